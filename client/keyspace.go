@@ -1,0 +1,106 @@
+package client
+
+import (
+	"context"
+	"iter"
+	"time"
+)
+
+// A Keyspace is one named key-value space. The same interface is served by an
+// embedded node and by a remote client. Safe for concurrent use.
+//
+// Keys are 1 to 1,024 opaque bytes; prefixes are literal bytes. Errors can be
+// matched with errors.Is against the sentinels of this package.
+type Keyspace interface {
+	// Name of the keyspace.
+	Name() string
+
+	// Put stores value under key. On an eventual keyspace it is served by the
+	// node alone, without waiting for any other. The value may be modified
+	// after Put returns.
+	Put(ctx context.Context, key string, value []byte, o *PutOptions) (Version, error)
+
+	// Get returns the newest value of key, or ErrNotFound. Entry.Value is
+	// shared and must not be modified.
+	Get(ctx context.Context, key string, o *GetOptions) (Entry, error)
+
+	// Delete removes every value of key that the serving node holds. Deleting
+	// a key that does not exist is no error and reports Deleted = false.
+	Delete(ctx context.Context, key string, o *DeleteOptions) (Deletion, error)
+
+	// List yields the entries under prefix in byte order of the key. It ends
+	// after the first error.
+	List(ctx context.Context, prefix string, o *ListOptions) iter.Seq2[Entry, error]
+
+	// Watch yields the state under prefix and then its changes. The caller
+	// must Close the watch.
+	Watch(ctx context.Context, prefix string, o *WatchOptions) (Watch, error)
+
+	// Info describes the keyspace as the serving node sees it.
+	Info(ctx context.Context) (KeyspaceInfo, error)
+
+	// Digest summarises the contents; equal digests mean equal contents.
+	Digest(ctx context.Context) (Digest, error)
+}
+
+// A Watch is one stream of events. Next and Close may be called from different
+// goroutines; Next itself from one at a time.
+type Watch interface {
+	// Next blocks until there is an event, ctx ends, or the watch fails or is
+	// closed (ErrClosed).
+	Next(ctx context.Context) (Event, error)
+	// Close releases the watch. It may be called twice.
+	Close() error
+}
+
+// PutOptions modify a Put. Nil and zero values are usable.
+type PutOptions struct {
+	// TTL hides the entry that long after the Put. 0: it does not expire.
+	TTL time.Duration
+	// Ephemeral binds the entry to the life of the node that executes the Put:
+	// it is hidden while that node has failed, and for ever once it left or
+	// started anew.
+	Ephemeral bool
+	// Durable waits until the entry is on the serving node's disk.
+	Durable bool
+	// IfAbsent and IfVersion make the Put conditional: strong keyspaces only.
+	IfAbsent  bool
+	IfVersion Version
+}
+
+// GetOptions modify a Get. Nil and zero values are usable.
+type GetOptions struct {
+	// Linearizable asks for the newest committed value: strong keyspaces only.
+	Linearizable bool
+	// After waits until the serving node has seen the writes named by the
+	// token, and returns ErrNotCaughtUp if ctx ends first.
+	After Token
+	// Siblings also returns the concurrent values.
+	Siblings bool
+}
+
+// DeleteOptions modify a Delete. Nil and zero values are usable.
+type DeleteOptions struct {
+	// Durable waits until the deletion is on the serving node's disk.
+	Durable bool
+}
+
+// ListOptions modify a List. Nil and zero values are usable.
+type ListOptions struct {
+	// Limit bounds the number of entries. 0: no bound.
+	Limit int
+	// After skips every key up to and including this one.
+	After string
+	// KeysOnly leaves out the values.
+	KeysOnly bool
+}
+
+// WatchOptions modify a Watch. Nil and zero values are usable.
+type WatchOptions struct {
+	// From resumes after the event that carried this cursor. Where the serving
+	// node cannot resume exactly, the first event is a resync and a full
+	// snapshot follows.
+	From Cursor
+	// UpdatesOnly skips the snapshot.
+	UpdatesOnly bool
+}

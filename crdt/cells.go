@@ -1,0 +1,71 @@
+package crdt
+
+import (
+	"iter"
+	"maps"
+	"slices"
+)
+
+// Cells holds the live cells of a replica, S. Replica is its only writer.
+// Implementations may allow concurrent reads of their own.
+type Cells interface {
+	// ByKey is the live cells of key in no particular order. The slice must
+	// not be modified, and must stay as it is when cells are added or removed.
+	ByKey(key string) []*Cell
+	// ByDot is the live cell with that dot, or nil.
+	ByDot(d Dot) *Cell
+	// Add makes c live. The replica calls it only for a dot that is not live.
+	Add(c *Cell)
+	// Remove takes out a live cell.
+	Remove(c *Cell)
+	// Len is the number of live cells.
+	Len() int
+}
+
+// MapCells is the plain implementation of Cells.
+type MapCells struct {
+	keys map[string][]*Cell
+	dots map[Dot]*Cell
+}
+
+// NewMapCells is an empty set of cells.
+func NewMapCells() *MapCells {
+	return &MapCells{keys: make(map[string][]*Cell), dots: make(map[Dot]*Cell)}
+}
+
+// ByKey implements Cells.
+func (m *MapCells) ByKey(key string) []*Cell { return m.keys[key] }
+
+// ByDot implements Cells.
+func (m *MapCells) ByDot(d Dot) *Cell { return m.dots[d] }
+
+// Len implements Cells.
+func (m *MapCells) Len() int { return len(m.dots) }
+
+// Add implements Cells.
+func (m *MapCells) Add(c *Cell) {
+	m.dots[c.Dot] = c
+	m.keys[c.Key] = append(slices.Clip(m.keys[c.Key]), c)
+}
+
+// Remove implements Cells.
+func (m *MapCells) Remove(c *Cell) {
+	delete(m.dots, c.Dot)
+	rest := slices.DeleteFunc(slices.Clone(m.keys[c.Key]), func(x *Cell) bool { return x.Dot == c.Dot })
+	if len(rest) == 0 {
+		delete(m.keys, c.Key)
+		return
+	}
+	m.keys[c.Key] = rest
+}
+
+// All yields every live cell, ascending by dot.
+func (m *MapCells) All() iter.Seq[*Cell] {
+	return func(yield func(*Cell) bool) {
+		for _, d := range slices.SortedFunc(maps.Keys(m.dots), Dot.Compare) {
+			if !yield(m.dots[d]) {
+				return
+			}
+		}
+	}
+}

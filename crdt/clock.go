@@ -1,0 +1,222 @@
+package crdt
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// An Interval is the sequence numbers from Lo to Hi, both included.
+type Interval struct{ Lo, Hi uint64 }
+
+// An Entry is what a clock knows of one incarnation: every seq in 1..Prefix,
+// and the Islands above it, which are ascending, disjoint and not adjacent to
+// one another or to the prefix (Islands[0].Lo > Prefix+1).
+type Entry struct {
+	Prefix  uint64
+	Islands []Interval
+	// Closed: the incarnation writes no more (it left, was superseded by the
+	// node's next one, or was reaped), so its ephemeral cells are hidden for
+	// ever. A bit that only rises, merged with the clock, and not an event.
+	Closed bool
+}
+
+// Contains reports whether seq is known. Zero is not a sequence number.
+func (e Entry) Contains(seq uint64) bool {
+	if seq <= e.Prefix {
+		return seq > 0
+	}
+	i, _ := slices.BinarySearchFunc(e.Islands, seq, func(iv Interval, seq uint64) int {
+		return cmp.Compare(iv.Hi, seq)
+	})
+	return i < len(e.Islands) && e.Islands[i].Lo <= seq
+}
+
+// Max is the highest seq known, or 0.
+func (e Entry) Max() uint64 {
+	if n := len(e.Islands); n > 0 {
+		return e.Islands[n-1].Hi
+	}
+	return e.Prefix
+}
+
+// Equal reports whether both know the same.
+func (e Entry) Equal(other Entry) bool {
+	return e.Prefix == other.Prefix && e.Closed == other.Closed && slices.Equal(e.Islands, other.Islands)
+}
+
+// Covers reports whether every seq of iv is known.
+func (e Entry) Covers(iv Interval) bool {
+	if iv.Hi <= e.Prefix {
+		return true
+	}
+	lo := max(iv.Lo, e.Prefix+1)
+	i, _ := slices.BinarySearchFunc(e.Islands, lo, func(is Interval, lo uint64) int {
+		return cmp.Compare(is.Hi, lo)
+	})
+	return i < len(e.Islands) && e.Islands[i].Lo <= lo && iv.Hi <= e.Islands[i].Hi
+}
+
+// with is the entry with iv known. The islands of e are left untouched, so
+// entries may be shared between a clock and its clones.
+func (e Entry) with(iv Interval) Entry {
+	if iv.Lo-1 <= e.Prefix {
+		e.Prefix = max(e.Prefix, iv.Hi)
+		drop := 0
+		for drop < len(e.Islands) && e.Islands[drop].Lo-1 <= e.Prefix {
+			e.Prefix = max(e.Prefix, e.Islands[drop].Hi)
+			drop++
+		}
+		e.Islands = e.Islands[drop:]
+		if len(e.Islands) == 0 {
+			e.Islands = nil
+		}
+		return e
+	}
+	i := 0
+	for i < len(e.Islands) && e.Islands[i].Hi+1 < iv.Lo {
+		i++
+	}
+	j := i
+	for ; j < len(e.Islands) && e.Islands[j].Lo-1 <= iv.Hi; j++ {
+		iv.Lo, iv.Hi = min(iv.Lo, e.Islands[j].Lo), max(iv.Hi, e.Islands[j].Hi)
+	}
+	out := make([]Interval, 0, len(e.Islands)-(j-i)+1)
+	out = append(out, e.Islands[:i]...)
+	out = append(out, iv)
+	e.Islands = append(out, e.Islands[j:]...)
+	return e
+}
+
+// merge is the entry that knows what either knows.
+func (e Entry) merge(other Entry) Entry {
+	if other.Prefix > 0 {
+		e = e.with(Interval{1, other.Prefix})
+	}
+	for _, iv := range other.Islands {
+		if !e.Covers(iv) {
+			e = e.with(iv)
+		}
+	}
+	e.Closed = e.Closed || other.Closed
+	return e
+}
+
+// A Clock is the set of dots that a replica knows, with the closed bit of each
+// incarnation. Use NewClock; not safe for concurrent use.
+type Clock struct {
+	entries map[Inc]Entry
+}
+
+// NewClock is a clock that knows nothing.
+func NewClock() *Clock { return &Clock{entries: make(map[Inc]Entry)} }
+
+// Len is the number of incarnations with an entry.
+func (c *Clock) Len() int { return len(c.entries) }
+
+// Entry is what is known of inc; the zero Entry if nothing. The islands must
+// not be modified.
+func (c *Clock) Entry(inc Inc) Entry { return c.entries[inc] }
+
+// Incs are the incarnations with an entry, ascending.
+func (c *Clock) Incs() []Inc { return slices.Sorted(maps.Keys(c.entries)) }
+
+// Contains reports whether d is known.
+func (c *Clock) Contains(d Dot) bool { return c.entries[d.Inc].Contains(d.Seq) }
+
+// ContainsAll reports whether every dot of s is known.
+func (c *Clock) ContainsAll(s Dots) bool {
+	for _, sp := range s {
+		if !c.entries[sp.Inc].Covers(Interval{sp.Lo, sp.Hi}) {
+			return false
+		}
+	}
+	return true
+}
+
+// Missing are the dots of s that are not known.
+func (c *Clock) Missing(s Dots) Dots {
+	var out Dots
+	for _, sp := range s {
+		e := c.entries[sp.Inc]
+		lo := max(sp.Lo, e.Prefix+1)
+		for _, is := range e.Islands {
+			if is.Hi < lo {
+				continue
+			}
+			if is.Lo > sp.Hi {
+				break
+			}
+			if lo < is.Lo {
+				out = out.With(Span{sp.Inc, lo, is.Lo - 1})
+			}
+			lo = is.Hi + 1
+		}
+		if lo <= sp.Hi && lo > 0 {
+			out = out.With(Span{sp.Inc, lo, sp.Hi})
+		}
+	}
+	return out
+}
+
+// Add makes the dots of sp known and reports whether any was new.
+func (c *Clock) Add(sp Span) (changed bool) {
+	e := c.entries[sp.Inc]
+	iv := Interval{sp.Lo, sp.Hi}
+	if e.Covers(iv) {
+		return false
+	}
+	c.entries[sp.Inc] = e.with(iv)
+	return true
+}
+
+// Close sets the closed bit of inc and reports whether it was clear.
+func (c *Clock) Close(inc Inc) (changed bool) {
+	e := c.entries[inc]
+	if e.Closed {
+		return false
+	}
+	e.Closed = true
+	c.entries[inc] = e
+	return true
+}
+
+// Set replaces what is known of inc. An entry that knows nothing is removed.
+func (c *Clock) Set(inc Inc, e Entry) {
+	if e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed {
+		delete(c.entries, inc)
+		return
+	}
+	c.entries[inc] = e
+}
+
+// MergeEntry joins e into the entry of inc and reports change.
+func (c *Clock) MergeEntry(inc Inc, e Entry) (changed bool) {
+	old := c.entries[inc]
+	merged := old.merge(e)
+	if merged.Equal(old) {
+		return false
+	}
+	c.entries[inc] = merged
+	return true
+}
+
+// Merge joins other into c and reports the incarnations whose entries changed,
+// ascending.
+func (c *Clock) Merge(other *Clock) (changed []Inc) {
+	for _, inc := range other.Incs() {
+		if c.MergeEntry(inc, other.entries[inc]) {
+			changed = append(changed, inc)
+		}
+	}
+	return changed
+}
+
+// Clone is an independent copy. Entries are shared, which is safe: they are
+// replaced and never changed in place.
+func (c *Clock) Clone() *Clock { return &Clock{entries: maps.Clone(c.entries)} }
+
+// Equal reports whether both clocks know the same.
+func (c *Clock) Equal(other *Clock) bool {
+	return maps.EqualFunc(c.entries, other.entries, Entry.Equal)
+}

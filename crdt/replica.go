@@ -1,0 +1,324 @@
+package crdt
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+)
+
+// Errors of local writes. Nothing was changed when one is returned.
+var (
+	ErrKeySize   = errors.New("key must be 1 to 1024 bytes")
+	ErrPathSize  = errors.New("path must be at most 1024 bytes")
+	ErrValueSize = errors.New("value is too large")
+)
+
+// A Replica is one keyspace at one node: the live cells S, the clock C and the
+// pending deaths D, and the incarnation that mints dots here. Invariants:
+//
+//	S ∩ D = ∅, D ∩ C = ∅
+//	a live cell whose dot is not in C is provisional
+//
+// Not safe for concurrent use.
+type Replica struct {
+	inc     Inc
+	seq     uint64
+	cells   Cells
+	clock   *Clock
+	pending map[Dot]struct{}
+	changes Changes
+}
+
+// State is what a replica resumes from. S, C and D must have been stored
+// together; Seq is the last sequence number that Inc issued in this keyspace.
+type State struct {
+	Inc     Inc
+	Seq     uint64
+	Cells   Cells
+	Clock   *Clock
+	Pending Dots
+}
+
+// Changes is what happened to a replica since it was last taken, in order
+// within each list. A cell that came and went is in both. Everything in one
+// Changes belongs into one transaction of the store.
+type Changes struct {
+	Added, Removed                 []*Cell
+	Clock                          []Inc // entries that changed, possibly repeated
+	PendingAdded, PendingDiscarded []Dot
+}
+
+// Empty reports whether nothing changed.
+func (c *Changes) Empty() bool {
+	return len(c.Added)+len(c.Removed)+len(c.Clock)+len(c.PendingAdded)+len(c.PendingDiscarded) == 0
+}
+
+// Reset empties c and keeps its memory.
+func (c *Changes) Reset() {
+	clear(c.Added)
+	clear(c.Removed)
+	c.Added, c.Removed, c.Clock = c.Added[:0], c.Removed[:0], c.Clock[:0]
+	c.PendingAdded, c.PendingDiscarded = c.PendingAdded[:0], c.PendingDiscarded[:0]
+}
+
+// NewReplica is a replica that continues from s, and takes over s.Cells and
+// s.Clock.
+func NewReplica(s State) *Replica {
+	r := &Replica{inc: s.Inc, seq: s.Seq, cells: s.Cells, clock: s.Clock, pending: make(map[Dot]struct{})}
+	for d := range s.Pending.All() {
+		r.pending[d] = struct{}{}
+	}
+	return r
+}
+
+// Inc is the incarnation that mints dots here.
+func (r *Replica) Inc() Inc { return r.inc }
+
+// Renew makes inc the minting incarnation, which must be new: after a dot of
+// the old one was met that this replica did not issue.
+func (r *Replica) Renew(inc Inc) { r.inc, r.seq = inc, 0 }
+
+// Seq is the last sequence number issued here.
+func (r *Replica) Seq() uint64 { return r.seq }
+
+// Cells are the live cells, for reading.
+func (r *Replica) Cells() Cells { return r.cells }
+
+// Clock is the clock, for reading.
+func (r *Replica) Clock() *Clock { return r.clock }
+
+// Pending is a copy of the pending deaths.
+func (r *Replica) Pending() Dots {
+	return DotsOf(slices.SortedFunc(maps.Keys(r.pending), Dot.Compare)...)
+}
+
+// PendingLen is the number of pending deaths.
+func (r *Replica) PendingLen() int { return len(r.pending) }
+
+// IsPending reports whether d is a pending death.
+func (r *Replica) IsPending(d Dot) bool {
+	_, ok := r.pending[d]
+	return ok
+}
+
+// Changes is what happened since the owner last called Reset on it.
+func (r *Replica) Changes() *Changes { return &r.changes }
+
+// A Write describes a cell to be put.
+type Write struct {
+	Key, Path string
+	Kind      Kind
+	Flags     Flags
+	Expires   int64 // ms since the Unix epoch, or 0
+	Value     []byte
+	HLC       HLC
+}
+
+// Put removes every cell of (w.Key, w.Path) held here, hidden and provisional
+// ones included, and adds one. It returns the ops to be spread, in order: one,
+// unless more than MaxRemoves cells are removed. Value is kept, not copied.
+func (r *Replica) Put(w Write) ([]*Op, error) {
+	switch {
+	case len(w.Key) == 0 || len(w.Key) > MaxKeyBytes:
+		return nil, ErrKeySize
+	case len(w.Path) > MaxKeyBytes:
+		return nil, ErrPathSize
+	case len(w.Value) > MaxValueBytes:
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrValueSize, len(w.Value), MaxValueBytes)
+	}
+	seen := r.dotsOf(w.Key, func(c *Cell) bool { return c.Path == w.Path })
+	ops := make([]*Op, 0, 1)
+	for len(seen) > MaxRemoves {
+		ops = append(ops, r.removal(w.Key, seen[:MaxRemoves], w.HLC))
+		seen = seen[MaxRemoves:]
+	}
+	d := r.nextDot()
+	op := &Op{Dot: d, Key: w.Key, HLC: w.HLC, Removes: DotsOf(seen...), Cell: &Cell{
+		Key: w.Key, Path: w.Path, Kind: w.Kind, Flags: w.Flags, Dot: d, HLC: w.HLC, Expires: w.Expires, Value: w.Value,
+	}}
+	r.Apply(op)
+	return append(ops, op), nil
+}
+
+// Delete removes every cell of key held here, hidden and provisional ones
+// included, and returns the ops to be spread: none if there was no cell.
+func (r *Replica) Delete(key string, at HLC) []*Op {
+	return r.remove(key, r.dotsOf(key, func(*Cell) bool { return true }), at)
+}
+
+// Remove removes the live cells among the given dots, of whatever key, and
+// returns the ops to be spread. It is how expired and closed cells are
+// collected.
+func (r *Replica) Remove(dots []Dot, at HLC) []*Op {
+	live := make([]Dot, 0, len(dots))
+	for _, d := range dots {
+		if r.cells.ByDot(d) != nil {
+			live = append(live, d)
+		}
+	}
+	return r.remove("", live, at)
+}
+
+func (r *Replica) remove(key string, dots []Dot, at HLC) (ops []*Op) {
+	for len(dots) > 0 {
+		n := min(len(dots), MaxRemoves)
+		ops = append(ops, r.removal(key, dots[:n], at))
+		dots = dots[n:]
+	}
+	return ops
+}
+
+func (r *Replica) removal(key string, dots []Dot, at HLC) *Op {
+	op := &Op{Dot: r.nextDot(), Key: key, HLC: at, Removes: DotsOf(dots...)}
+	r.Apply(op)
+	return op
+}
+
+func (r *Replica) nextDot() Dot {
+	r.seq++
+	return Dot{r.inc, r.seq}
+}
+
+func (r *Replica) dotsOf(key string, match func(*Cell) bool) []Dot {
+	var dots []Dot
+	for _, c := range r.cells.ByKey(key) {
+		if match(c) {
+			dots = append(dots, c.Dot)
+		}
+	}
+	slices.SortFunc(dots, Dot.Compare)
+	return dots
+}
+
+// Apply is the rule for one op, local or received, in any order and any number
+// of times. It reports whether the op told this replica anything new.
+//
+// With own dot d: if covers ⊆ C, ignore. Else C ∪= covers; every removed dot
+// leaves S and, if it is not in C, is pending; the other covered dots leave S
+// and D; and if d was pending it is born dead, else if d was new its cell lives.
+func (r *Replica) Apply(op *Op) (fresh bool) {
+	dotIsNew := !r.clock.Contains(op.Dot)
+	if !dotIsNew && r.clock.ContainsAll(op.Covers) {
+		return false
+	}
+	r.know(Span{op.Dot.Inc, op.Dot.Seq, op.Dot.Seq})
+	for _, sp := range op.Covers {
+		r.know(sp)
+	}
+	for d := range op.Removes.All() {
+		r.drop(d)
+		if !r.clock.Contains(d) {
+			r.await(d)
+		}
+	}
+	for d := range op.Covers.All() {
+		if d != op.Dot {
+			r.drop(d)
+			r.forget(d)
+		}
+	}
+	switch {
+	case r.forget(op.Dot): // born dead
+		r.drop(op.Dot)
+	case dotIsNew && op.Cell != nil && r.cells.ByDot(op.Dot) == nil: // else it was provisional here, and is known now
+		r.adopt(op.Cell)
+	}
+	return true
+}
+
+// Provide takes a cell that a peer offered in a session: it lives here as a
+// provisional cell, unless its dot is known or pending. It reports whether the
+// cell was taken.
+func (r *Replica) Provide(c *Cell) (taken bool) {
+	if r.clock.Contains(c.Dot) || r.IsPending(c.Dot) || r.cells.ByDot(c.Dot) != nil {
+		return false
+	}
+	r.adopt(c)
+	return true
+}
+
+// Known is what the peer of a session knew at the session's start: C⁰ and D⁰,
+// taken together with its live cells S⁰.
+type Known struct {
+	Clock   *Clock
+	Pending Dots
+}
+
+// Has reports whether d was known or pending.
+func (k Known) Has(d Dot) bool { return k.Clock.Contains(d) || k.Pending.Contains(d) }
+
+// Conclude ends a session, in one step: live cells that the peer knew and did
+// not hold are dropped, C ∪= C⁰, D ∪= D⁰, and D −= C, dropping those cells.
+//
+// lacks yields dots that are not in the peer's S⁰. It must yield every live dot
+// here that is in peer's C⁰ ∪ D⁰ and not in its S⁰; others may be left out.
+func (r *Replica) Conclude(peer Known, lacks iter.Seq[Dot]) {
+	for d := range lacks {
+		if peer.Has(d) {
+			r.drop(d)
+		}
+	}
+	changed := r.clock.Merge(peer.Clock)
+	r.changes.Clock = append(r.changes.Clock, changed...)
+	for d := range peer.Pending.All() {
+		if !r.clock.Contains(d) {
+			r.await(d)
+		}
+	}
+	for _, d := range slices.SortedFunc(maps.Keys(r.pending), Dot.Compare) {
+		if r.clock.Contains(d) {
+			r.forget(d)
+			r.drop(d)
+		}
+	}
+}
+
+// Close records that inc writes no more, and reports whether that was new.
+func (r *Replica) Close(inc Inc) (changed bool) {
+	if !r.clock.Close(inc) {
+		return false
+	}
+	r.changes.Clock = append(r.changes.Clock, inc)
+	return true
+}
+
+// know puts the dots of sp into C.
+func (r *Replica) know(sp Span) {
+	if r.clock.Add(sp) {
+		r.changes.Clock = append(r.changes.Clock, sp.Inc)
+	}
+}
+
+// adopt puts c into S.
+func (r *Replica) adopt(c *Cell) {
+	r.cells.Add(c)
+	r.changes.Added = append(r.changes.Added, c)
+}
+
+// drop takes d out of S.
+func (r *Replica) drop(d Dot) {
+	if c := r.cells.ByDot(d); c != nil {
+		r.cells.Remove(c)
+		r.changes.Removed = append(r.changes.Removed, c)
+	}
+}
+
+// await puts d into D.
+func (r *Replica) await(d Dot) {
+	if _, ok := r.pending[d]; !ok {
+		r.pending[d] = struct{}{}
+		r.changes.PendingAdded = append(r.changes.PendingAdded, d)
+	}
+}
+
+// forget takes d out of D and reports whether it was there.
+func (r *Replica) forget(d Dot) bool {
+	if _, ok := r.pending[d]; !ok {
+		return false
+	}
+	delete(r.pending, d)
+	r.changes.PendingDiscarded = append(r.changes.PendingDiscarded, d)
+	return true
+}
