@@ -18,6 +18,9 @@ type Cells interface {
 	Add(c *Cell)
 	// Remove takes out a live cell.
 	Remove(c *Cell)
+	// Replace is Remove(old) and Add(c) for two cells of one key, such that a
+	// concurrent reader sees one or the other, and never none.
+	Replace(old, c *Cell)
 	// Len is the number of live cells.
 	Len() int
 }
@@ -57,6 +60,12 @@ func (m *MapCells) Remove(c *Cell) {
 		return
 	}
 	m.keys[c.Key] = rest
+}
+
+// Replace implements Cells.
+func (m *MapCells) Replace(old, c *Cell) {
+	m.Remove(old)
+	m.Add(c)
 }
 
 // All yields every live cell, ascending by dot.

@@ -207,6 +207,13 @@ func (r *Replica) Apply(op *Op) (fresh bool) {
 	for _, sp := range op.Covers {
 		r.know(sp)
 	}
+	// The new cell is added before the ones that it replaces are dropped, so
+	// that a concurrent reader of the cells never sees the key without a value.
+	// The order cannot be observed otherwise: no op removes its own dot.
+	born := dotIsNew && op.Cell != nil && !r.IsPending(op.Dot)
+	if born && r.cells.ByDot(op.Dot) == nil { // else it was provisional here, and is known now
+		r.adopt(op.Cell, op.Removes)
+	}
 	for d := range op.Removes.All() {
 		r.drop(d)
 		if !r.clock.Contains(d) {
@@ -219,11 +226,8 @@ func (r *Replica) Apply(op *Op) (fresh bool) {
 			r.forget(d)
 		}
 	}
-	switch {
-	case r.forget(op.Dot): // born dead
+	if r.forget(op.Dot) { // born dead
 		r.drop(op.Dot)
-	case dotIsNew && op.Cell != nil && r.cells.ByDot(op.Dot) == nil: // else it was provisional here, and is known now
-		r.adopt(op.Cell)
 	}
 	return true
 }
@@ -235,7 +239,7 @@ func (r *Replica) Provide(c *Cell) (taken bool) {
 	if r.clock.Contains(c.Dot) || r.IsPending(c.Dot) || r.cells.ByDot(c.Dot) != nil {
 		return false
 	}
-	r.adopt(c)
+	r.adopt(c, nil)
 	return true
 }
 
@@ -291,10 +295,18 @@ func (r *Replica) know(sp Span) {
 	}
 }
 
-// adopt puts c into S.
-func (r *Replica) adopt(c *Cell) {
-	r.cells.Add(c)
+// adopt puts c into S. If it takes the place of one of the removed cells, that
+// one leaves in the same step.
+func (r *Replica) adopt(c *Cell, removes Dots) {
 	r.changes.Added = append(r.changes.Added, c)
+	for d := range removes.All() {
+		if old := r.cells.ByDot(d); old != nil && old.Key == c.Key {
+			r.cells.Replace(old, c)
+			r.changes.Removed = append(r.changes.Removed, old)
+			return
+		}
+	}
+	r.cells.Add(c)
 }
 
 // drop takes d out of S.
