@@ -34,13 +34,14 @@ const (
 
 // A Member is one node of the cluster.
 type Member struct {
-	Name   string
-	Addr   string // host:port of the mesh port
-	Status MemberStatus
-	Zone   string
-	Roles  []string
-	Inc    string        // incarnation, hex
-	RTT    time.Duration // estimated; 0 if unknown
+	Name    string
+	Addr    string // host:port of the mesh port
+	APIAddr string // host:port of the API; empty if it serves none or it is not known
+	Status  MemberStatus
+	Zone    string
+	Roles   []string
+	Inc     string        // incarnation, hex
+	RTT     time.Duration // estimated; 0 if unknown
 }
 
 // Status describes one node.
