@@ -40,6 +40,9 @@ func (e Entry) Max() uint64 {
 	return e.Prefix
 }
 
+// empty reports whether nothing is known.
+func (e Entry) empty() bool { return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed }
+
 // Equal reports whether both know the same.
 func (e Entry) Equal(other Entry) bool {
 	return e.Prefix == other.Prefix && e.Closed == other.Closed && slices.Equal(e.Islands, other.Islands)
@@ -74,7 +77,7 @@ func (e Entry) with(iv Interval) Entry {
 		return e
 	}
 	i := 0
-	for i < len(e.Islands) && e.Islands[i].Hi+1 < iv.Lo {
+	for i < len(e.Islands) && e.Islands[i].Hi < iv.Lo-1 {
 		i++
 	}
 	j := i
@@ -139,6 +142,9 @@ func (c *Clock) Missing(s Dots) Dots {
 	var out Dots
 	for _, sp := range s {
 		e := c.entries[sp.Inc]
+		if sp.Hi <= e.Prefix {
+			continue
+		}
 		lo := max(sp.Lo, e.Prefix+1)
 		for _, is := range e.Islands {
 			if is.Hi < lo {
@@ -183,7 +189,7 @@ func (c *Clock) Close(inc Inc) (changed bool) {
 
 // Set replaces what is known of inc. An entry that knows nothing is removed.
 func (c *Clock) Set(inc Inc, e Entry) {
-	if e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed {
+	if e.empty() {
 		delete(c.entries, inc)
 		return
 	}

@@ -3,6 +3,7 @@ package crdt
 import (
 	"cmp"
 	"iter"
+	"math"
 	"slices"
 )
 
@@ -28,10 +29,13 @@ func DotsOf(dots ...Dot) Dots {
 	return s
 }
 
-// Len is the number of dots, not of spans.
+// Len is the number of dots, not of spans, or math.MaxInt if it is more.
 func (s Dots) Len() int {
 	n := 0
 	for _, sp := range s {
+		if sp.Hi-sp.Lo >= uint64(math.MaxInt-n) {
+			return math.MaxInt
+		}
 		n += int(sp.Hi - sp.Lo + 1)
 	}
 	return n
@@ -53,7 +57,7 @@ func (s Dots) Contains(d Dot) bool {
 
 // With is the set and the dots of sp.
 func (s Dots) With(sp Span) Dots {
-	if n := len(s); n == 0 || s[n-1].Inc < sp.Inc || s[n-1].Inc == sp.Inc && s[n-1].Hi+1 < sp.Lo {
+	if n := len(s); n == 0 || s[n-1].Inc < sp.Inc || s[n-1].Inc == sp.Inc && s[n-1].Hi < sp.Lo-1 {
 		return append(slices.Clip(s), sp)
 	}
 	// All spans of the same incarnation that overlap or touch sp merge into one.

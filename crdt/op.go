@@ -7,8 +7,8 @@ type Op struct {
 	Dot     Dot    // the op's own dot
 	Covers  Dots   // further dots that it stands for, taken over by Coalesce
 	Key     string // of the cells concerned; empty if it removes cells of several keys
-	Cell    *Cell  // nil for a bare removal; otherwise Cell.Dot == Dot
-	Removes Dots   // the dots whose cells it removes
+	Cell    *Cell  // nil for a bare removal; otherwise its Dot, Key and HLC are the op's
+	Removes Dots   // the dots whose cells it removes, never its own
 	HLC     HLC
 }
 
@@ -28,7 +28,7 @@ func Coalesce(older, newer *Op) *Op {
 	merged := *newer
 	merged.Covers = newer.Covers.Union(older.Covers).With(Span{older.Dot.Inc, older.Dot.Seq, older.Dot.Seq})
 	merged.Removes = newer.Removes.Union(older.Removes)
-	if merged.Removes.Len() > MaxRemoves {
+	if merged.Removes.Len() > MaxRemoves || merged.Covers.Len() > MaxCovers {
 		return nil
 	}
 	return &merged
