@@ -1,0 +1,7 @@
+package api
+
+import "context"
+
+type nativeConn struct{}
+
+func (c *nativeConn) drain(ctx context.Context) {}
