@@ -93,15 +93,32 @@ func (e Entry) with(iv Interval) Entry {
 
 // merge is the entry that knows what either knows.
 func (e Entry) merge(other Entry) Entry {
-	if other.Prefix > 0 {
-		e = e.with(Interval{1, other.Prefix})
+	e.Closed = e.Closed || other.Closed
+	e.Prefix = max(e.Prefix, other.Prefix)
+	a, b := e.Islands, other.Islands
+	if len(a) == 0 && len(b) == 0 {
+		return e
 	}
-	for _, iv := range other.Islands {
-		if !e.Covers(iv) {
-			e = e.with(iv)
+	e.Islands = make([]Interval, 0, len(a)+len(b))
+	for len(a) > 0 || len(b) > 0 {
+		var iv Interval
+		if len(b) == 0 || len(a) > 0 && a[0].Lo <= b[0].Lo {
+			iv, a = a[0], a[1:]
+		} else {
+			iv, b = b[0], b[1:]
+		}
+		switch n := len(e.Islands); {
+		case iv.Lo-1 <= e.Prefix: // ascending by Lo: so no island was kept yet
+			e.Prefix = max(e.Prefix, iv.Hi)
+		case n > 0 && iv.Lo-1 <= e.Islands[n-1].Hi:
+			e.Islands[n-1].Hi = max(e.Islands[n-1].Hi, iv.Hi)
+		default:
+			e.Islands = append(e.Islands, iv)
 		}
 	}
-	e.Closed = e.Closed || other.Closed
+	if len(e.Islands) == 0 {
+		e.Islands = nil
+	}
 	return e
 }
 
@@ -154,12 +171,12 @@ func (c *Clock) Missing(s Dots) Dots {
 				break
 			}
 			if lo < is.Lo {
-				out = out.With(Span{sp.Inc, lo, is.Lo - 1})
+				out = append(out, Span{sp.Inc, lo, is.Lo - 1})
 			}
-			lo = is.Hi + 1
+			lo = is.Hi + 1 // 0 above the largest seq: then nothing is missing
 		}
 		if lo <= sp.Hi && lo > 0 {
-			out = out.With(Span{sp.Inc, lo, sp.Hi})
+			out = append(out, Span{sp.Inc, lo, sp.Hi})
 		}
 	}
 	return out

@@ -14,6 +14,10 @@ type Span struct {
 	Lo, Hi uint64
 }
 
+func (sp Span) compareLo(other Span) int {
+	return cmp.Or(cmp.Compare(sp.Inc, other.Inc), cmp.Compare(sp.Lo, other.Lo))
+}
+
 // Dots is a set of dots as spans, ascending by (Inc, Lo), disjoint and not
 // adjacent within one incarnation. The zero value is the empty set. Values are
 // treated as immutable once shared: With and Union return a new set and leave
@@ -22,11 +26,24 @@ type Dots []Span
 
 // DotsOf is the set of the given dots.
 func DotsOf(dots ...Dot) Dots {
+	if !slices.IsSortedFunc(dots, Dot.Compare) {
+		dots = slices.SortedFunc(slices.Values(dots), Dot.Compare)
+	}
 	var s Dots
 	for _, d := range dots {
-		s = s.With(Span{d.Inc, d.Seq, d.Seq})
+		s = s.push(Span{d.Inc, d.Seq, d.Seq})
 	}
 	return s
+}
+
+// push adds sp in place to a set that is not shared yet and has no span that
+// begins above sp.Lo.
+func (s Dots) push(sp Span) Dots {
+	if n := len(s); n > 0 && s[n-1].Inc == sp.Inc && s[n-1].Hi >= sp.Lo-1 {
+		s[n-1].Hi = max(s[n-1].Hi, sp.Hi)
+		return s
+	}
+	return append(s, sp)
 }
 
 // Len is the number of dots, not of spans, or math.MaxInt if it is more.
@@ -78,13 +95,27 @@ func (s Dots) With(sp Span) Dots {
 
 // Union is the dots that are in s or in other.
 func (s Dots) Union(other Dots) Dots {
-	if len(s) < len(other) {
-		s, other = other, s
+	switch {
+	case len(other) == 0:
+		return s
+	case len(s) == 0:
+		return other
+	}
+	out := make(Dots, 0, len(s)+len(other))
+	for len(s) > 0 && len(other) > 0 {
+		if s[0].compareLo(other[0]) <= 0 {
+			out, s = out.push(s[0]), s[1:]
+		} else {
+			out, other = out.push(other[0]), other[1:]
+		}
+	}
+	for _, sp := range s {
+		out = out.push(sp)
 	}
 	for _, sp := range other {
-		s = s.With(sp)
+		out = out.push(sp)
 	}
-	return s
+	return out
 }
 
 // Without is the set less one dot.

@@ -9,8 +9,9 @@ type HLC uint64
 
 const hlcLogicalBits = 16
 
-// HLCAt is the lowest value with the given wall time in milliseconds.
-func HLCAt(wallMs int64) HLC { return HLC(uint64(wallMs) << hlcLogicalBits) }
+// HLCAt is the lowest value with the given wall time in milliseconds; times
+// before the Unix epoch count as the epoch.
+func HLCAt(wallMs int64) HLC { return HLC(uint64(max(wallMs, 0)) << hlcLogicalBits) }
 
 // WallMs is the wall time part, in milliseconds since the Unix epoch.
 func (h HLC) WallMs() int64 { return int64(h >> hlcLogicalBits) }

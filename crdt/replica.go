@@ -128,24 +128,36 @@ func (r *Replica) Put(w Write) ([]*Op, error) {
 	case len(w.Value) > MaxValueBytes:
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrValueSize, len(w.Value), MaxValueBytes)
 	}
-	seen := r.dotsOf(w.Key, func(c *Cell) bool { return c.Path == w.Path })
-	ops := make([]*Op, 0, 1)
-	for len(seen) > MaxRemoves {
-		ops = append(ops, r.removal(w.Key, seen[:MaxRemoves], w.HLC))
-		seen = seen[MaxRemoves:]
+	var one struct { // what the usual Put returns, in one allocation
+		op      Op
+		removes [1]Span
+		ops     [1]*Op
+	}
+	removes, ops := Dots(one.removes[:0]), one.ops[:0]
+	if seen := r.cells.ByKey(w.Key); len(seen) == 1 {
+		if d := seen[0].Dot; seen[0].Path == w.Path {
+			removes = append(removes, Span{d.Inc, d.Seq, d.Seq})
+		}
+	} else if len(seen) > 1 {
+		dots := dotsOf(seen, func(c *Cell) bool { return c.Path == w.Path })
+		for len(dots) > MaxRemoves {
+			ops = append(ops, r.removal(w.Key, dots[:MaxRemoves], w.HLC))
+			dots = dots[MaxRemoves:]
+		}
+		removes = DotsOf(dots...)
 	}
 	d := r.nextDot()
-	op := &Op{Dot: d, Key: w.Key, HLC: w.HLC, Removes: DotsOf(seen...), Cell: &Cell{
+	one.op = Op{Dot: d, Key: w.Key, HLC: w.HLC, Removes: removes, Cell: &Cell{
 		Key: w.Key, Path: w.Path, Kind: w.Kind, Flags: w.Flags, Dot: d, HLC: w.HLC, Expires: w.Expires, Value: w.Value,
 	}}
-	r.Apply(op)
-	return append(ops, op), nil
+	r.Apply(&one.op)
+	return append(ops, &one.op), nil
 }
 
 // Delete removes every cell of key held here, hidden and provisional ones
 // included, and returns the ops to be spread: none if there was no cell.
 func (r *Replica) Delete(key string, at HLC) []*Op {
-	return r.remove(key, r.dotsOf(key, func(*Cell) bool { return true }), at)
+	return r.remove(key, dotsOf(r.cells.ByKey(key), func(*Cell) bool { return true }), at)
 }
 
 // Remove removes the live cells among the given dots, of whatever key, and
@@ -181,9 +193,9 @@ func (r *Replica) nextDot() Dot {
 	return Dot{r.inc, r.seq}
 }
 
-func (r *Replica) dotsOf(key string, match func(*Cell) bool) []Dot {
+func dotsOf(cells []*Cell, match func(*Cell) bool) []Dot {
 	var dots []Dot
-	for _, c := range r.cells.ByKey(key) {
+	for _, c := range cells {
 		if match(c) {
 			dots = append(dots, c.Dot)
 		}
