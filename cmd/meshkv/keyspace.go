@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshkv/meshkv/client"
+)
+
+func (a *app) keyspaceCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "keyspace",
+		Short: "List and describe keyspaces",
+		Args:  cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("keyspace needs a command: '%s --help' lists them", cmd.CommandPath())
+			}
+			return unknownCommand(cmd, args[0])
+		},
+	}
+	list := &cobra.Command{
+		Use:   "ls",
+		Short: "List the keyspaces of the asked node",
+		Args:  exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
+				infos, err := c.Keyspaces(ctx)
+				if err != nil {
+					return fmt.Errorf("keyspace ls: %w", err)
+				}
+				return a.printKeyspaces(infos)
+			})
+		},
+	}
+	info := &cobra.Command{
+		Use:   "info KS",
+		Short: "Describe a keyspace as the asked node sees it",
+		Args:  exactArgs("KS"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkKeyspace(args[0]); err != nil {
+				return err
+			}
+			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
+				infos, err := c.Keyspaces(ctx) // opening one would create it
+				if err != nil {
+					return fmt.Errorf("keyspace info: %w", err)
+				}
+				for _, info := range infos {
+					if info.Name == args[0] {
+						return a.printKeyspaceInfo(info)
+					}
+				}
+				return fmt.Errorf("keyspace info: keyspace %s: %w on this node; it comes into being with its first put", args[0], client.ErrNotFound)
+			})
+		},
+	}
+	cmd.AddCommand(a.clientFlags(list), a.clientFlags(info))
+	return cmd
+}
+
+type jsonKeyspace struct {
+	Name    string   `json:"name"`
+	Mode    string   `json:"mode"`
+	Members []string `json:"members"`
+	Keys    int      `json:"keys"`
+	Cells   int      `json:"cells"`
+	Bytes   int64    `json:"bytes"`
+	Digest  string   `json:"digest"`
+}
+
+func toJSONKeyspace(i client.KeyspaceInfo) jsonKeyspace {
+	return jsonKeyspace{i.Name, i.Mode, append([]string{}, i.Members...), i.Keys, i.Cells, i.Bytes, i.Digest}
+}
+
+func (a *app) printKeyspaces(infos []client.KeyspaceInfo) error {
+	switch a.output {
+	case formatJSON:
+		list := make([]jsonKeyspace, 0, len(infos))
+		for _, i := range infos {
+			list = append(list, toJSONKeyspace(i))
+		}
+		return a.printJSON(map[string]any{"keyspaces": list})
+	case formatRaw:
+		for _, i := range infos {
+			fmt.Fprintln(a.stdout, i.Name)
+		}
+		return nil
+	}
+	t := newTable(a.stdout, "NAME", "MODE", "KEYS", "CELLS", "BYTES", "NODES", "DIGEST")
+	for _, i := range infos {
+		t.row(i.Name, i.Mode, count(i.Keys), count(i.Cells), count(i.Bytes), count(len(i.Members)), i.Digest)
+	}
+	return t.end()
+}
+
+func (a *app) printKeyspaceInfo(i client.KeyspaceInfo) error {
+	switch a.output {
+	case formatJSON:
+		return a.printJSON(toJSONKeyspace(i))
+	case formatRaw:
+		_, err := fmt.Fprintln(a.stdout, i.Digest)
+		return err
+	}
+	t := newTable(a.stdout)
+	t.row("name", i.Name)
+	t.row("mode", i.Mode)
+	t.row("keys", count(i.Keys))
+	t.row("cells", count(i.Cells))
+	t.row("bytes", count(i.Bytes))
+	t.row("nodes", strings.Join(i.Members, ", "))
+	t.row("digest", i.Digest)
+	return t.end()
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshkv/meshkv/client"
+)
+
+// maxStdinValue bounds what is read from stdin before the node is asked: the
+// largest value that any node can be configured to take.
+const maxStdinValue = 1 << 20
+
+func (a *app) putCommand() *cobra.Command {
+	var o client.PutOptions
+	cmd := &cobra.Command{
+		Use:     "put KS/KEY VALUE|-",
+		Short:   "Store a value; '-' reads it from stdin",
+		Example: "  meshkv put nodes/host-1 '{\"vtep\":\"10.0.0.1\"}'\n  meshkv put config/blob - < file\n  meshkv put leases/a x --ttl 30s",
+		Args:    exactArgs("KS/KEY", "VALUE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keyspace, key, err := parseAddress(args[0])
+			if err != nil {
+				return err
+			}
+			if o.TTL < 0 {
+				return usagef("--ttl %v: a time to live is positive", o.TTL)
+			}
+			value := []byte(args[1])
+			if args[1] == "-" {
+				if value, err = readValue(a.stdin); err != nil {
+					return err
+				}
+			}
+			return a.withKeyspace(cmd.Context(), keyspace, func(ctx context.Context, ks client.Keyspace) error {
+				v, err := ks.Put(ctx, key, value, &o)
+				if err != nil {
+					return fmt.Errorf("put: %w", err)
+				}
+				return a.printVersion("stored", v)
+			})
+		},
+	}
+	cmd.Flags().DurationVar(&o.TTL, "ttl", 0, "let the value expire after this long")
+	cmd.Flags().BoolVar(&o.Ephemeral, "ephemeral", false, "bind the value to the life of the node that stores it")
+	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the value is on the node's disk")
+	return a.clientFlags(cmd)
+}
+
+func readValue(r io.Reader) ([]byte, error) {
+	value, err := io.ReadAll(io.LimitReader(r, maxStdinValue+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the value from stdin: %w", err)
+	}
+	if len(value) > maxStdinValue {
+		return nil, fmt.Errorf("value on stdin exceeds %d bytes: %w", maxStdinValue, client.ErrTooLarge)
+	}
+	return value, nil
+}
+
+func (a *app) printVersion(done string, v client.Version) error {
+	switch a.output {
+	case formatJSON:
+		return a.printJSON(struct {
+			Version string       `json:"version"`
+			Token   client.Token `json:"token"`
+		}{v.String(), v.Token()})
+	case formatRaw:
+		_, err := fmt.Fprintln(a.stdout, v)
+		return err
+	}
+	_, err := fmt.Fprintf(a.stdout, "%s, version %s\n", done, v)
+	return err
+}
+
+func (a *app) getCommand() *cobra.Command {
+	var (
+		o     client.GetOptions
+		after string
+	)
+	cmd := &cobra.Command{
+		Use:   "get KS/KEY",
+		Short: "Print a value",
+		Long:  "Print a value and a line end. '-o raw' prints exactly the value's bytes, '-o json' the whole entry.",
+		Args:  exactArgs("KS/KEY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keyspace, key, err := parseAddress(args[0])
+			if err != nil {
+				return err
+			}
+			o.After = client.Token(after)
+			return a.withKeyspace(cmd.Context(), keyspace, func(ctx context.Context, ks client.Keyspace) error {
+				e, err := ks.Get(ctx, key, &o)
+				if err != nil {
+					return fmt.Errorf("get: %w", err)
+				}
+				return a.printEntry(e)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&after, "after", "", "first wait until the node has seen the write with this token")
+	cmd.Flags().BoolVar(&o.Siblings, "siblings", false, "also print concurrent values")
+	return a.clientFlags(cmd)
+}
+
+func (a *app) printEntry(e client.Entry) error {
+	switch a.output {
+	case formatJSON:
+		return a.printJSON(toJSONEntry(e))
+	case formatRaw:
+		_, err := a.stdout.Write(e.Value)
+		return err
+	}
+	if len(e.Siblings) > 0 {
+		t := newTable(a.stdout, "VALUE", "VERSION", "ORIGIN", "MODIFIED")
+		t.row(shorten(e.Value), e.Version.String(), e.Origin, stamp(e.Modified))
+		for _, s := range e.Siblings {
+			t.row(shorten(s.Value), s.Version.String(), s.Origin, stamp(s.Modified))
+		}
+		return t.end()
+	}
+	text := string(e.Value)
+	if isTerminal(a.stdout) { // a stored value must not drive the terminal
+		lines := strings.Split(text, "\n")
+		for i := range lines {
+			lines[i] = printable(lines[i])
+		}
+		text = strings.Join(lines, "\n")
+	}
+	_, err := fmt.Fprintln(a.stdout, text)
+	return err
+}
+
+func (a *app) delCommand() *cobra.Command {
+	var o client.DeleteOptions
+	cmd := &cobra.Command{
+		Use:   "del KS/KEY",
+		Short: "Delete every value of a key that the node holds",
+		Long:  "Delete every value of a key that the node holds. That there was none is no error.",
+		Args:  exactArgs("KS/KEY"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keyspace, key, err := parseAddress(args[0])
+			if err != nil {
+				return err
+			}
+			return a.withKeyspace(cmd.Context(), keyspace, func(ctx context.Context, ks client.Keyspace) error {
+				d, err := ks.Delete(ctx, key, &o)
+				if err != nil {
+					return fmt.Errorf("del: %w", err)
+				}
+				return a.printDeletion(d)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the deletion is on the node's disk")
+	return a.clientFlags(cmd)
+}
+
+func (a *app) printDeletion(d client.Deletion) error {
+	switch {
+	case a.output == formatJSON:
+		return a.printJSON(struct {
+			Deleted bool         `json:"deleted"`
+			Version string       `json:"version,omitempty"`
+			Token   client.Token `json:"token,omitempty"`
+		}{d.Deleted, d.Version.String(), d.Version.Token()})
+	case a.output == formatRaw:
+		_, err := fmt.Fprintln(a.stdout, d.Version)
+		return err
+	case !d.Deleted:
+		_, err := fmt.Fprintln(a.stdout, "there was no such key")
+		return err
+	}
+	return a.printVersion("deleted", d.Version)
+}
+
+func (a *app) lsCommand() *cobra.Command {
+	var o client.ListOptions
+	cmd := &cobra.Command{
+		Use:   "ls KS[/PREFIX]",
+		Short: "List the keys under a prefix",
+		Long:  "List the keys under a prefix in byte order. '-o raw' prints the keys alone, '-o json' one entry a line.",
+		Args:  exactArgs("KS[/PREFIX]"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keyspace, prefix, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			if o.Limit < 0 {
+				return usagef("--limit %d: a limit is positive, 0 is none", o.Limit)
+			}
+			o.KeysOnly = a.output == formatRaw
+			return a.withKeyspace(cmd.Context(), keyspace, func(ctx context.Context, ks client.Keyspace) error {
+				return a.buffered(func(w *bufio.Writer) error { return printList(ctx, w, a.output, ks, prefix, &o) })
+			})
+		},
+	}
+	cmd.Flags().IntVar(&o.Limit, "limit", 0, "list at most this many keys; 0 lists all")
+	cmd.Flags().StringVar(&o.After, "after", "", "list only what comes after this key")
+	return a.clientFlags(cmd)
+}
+
+// printList writes the entries under prefix in the given form.
+func printList(ctx context.Context, w io.Writer, format string, ks client.Keyspace, prefix string, o *client.ListOptions) error {
+	var t *table
+	if format == formatTable {
+		t = newTable(w, "KEY", "VALUE", "ORIGIN", "MODIFIED", "EXPIRES")
+	}
+	for e, err := range ks.List(ctx, prefix, o) {
+		if err != nil {
+			return fmt.Errorf("ls: %w", err)
+		}
+		switch format {
+		case formatJSON:
+			err = writeJSON(w, toJSONEntry(e))
+		case formatRaw:
+			_, err = fmt.Fprintln(w, e.Key)
+		default:
+			t.row(e.Key, shorten(e.Value), e.Origin, stamp(e.Modified), lifetime(e))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if t != nil {
+		return t.end()
+	}
+	return nil
+}
+
+// lifetime says what ends an entry.
+func lifetime(e client.Entry) string {
+	switch {
+	case e.Ephemeral && e.Expires.IsZero():
+		return "with its node"
+	case e.Ephemeral:
+		return "with its node, " + stamp(e.Expires)
+	}
+	return stamp(e.Expires)
+}

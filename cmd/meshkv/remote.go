@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"github.com/meshkv/meshkv/client"
+)
+
+// A remote is a node reached over its API.
+type remote interface {
+	client.Cluster
+	Close() error
+}
+
+// withNode runs fn with a connection to the node of --addr, within --timeout.
+func (a *app) withNode(ctx context.Context, fn func(ctx context.Context, c client.Cluster) error) error {
+	ctx, cancel := a.deadline(ctx)
+	defer cancel()
+	c, err := a.connect(ctx, a.addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return fn(ctx, c)
+}
+
+// withKeyspace is withNode for a command that uses one keyspace.
+func (a *app) withKeyspace(ctx context.Context, name string, fn func(ctx context.Context, ks client.Keyspace) error) error {
+	return a.withNode(ctx, func(ctx context.Context, c client.Cluster) error {
+		ks, err := c.Keyspace(ctx, name)
+		if err != nil {
+			return fmt.Errorf("open keyspace %s: %w", name, err)
+		}
+		return fn(ctx, ks)
+	})
+}
+
+func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	if a.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, a.timeout)
+}
+
+// connect opens the API at addr, which is a URL or host:port.
+func (a *app) connect(ctx context.Context, addr string) (remote, error) {
+	host, err := apiHost(addr)
+	if err != nil {
+		return nil, err
+	}
+	c, err := dial(ctx, host)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", host, err)
+	}
+	return c, nil
+}
+
+// apiHost is the host:port of an API address.
+func apiHost(addr string) (string, error) {
+	host := addr
+	if strings.Contains(addr, "://") {
+		u, err := url.Parse(addr)
+		if err != nil || u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
+			return "", usagef("--addr %q is no API address: give http://HOST:PORT", addr)
+		}
+		host = u.Host
+	}
+	if _, port, err := net.SplitHostPort(host); err != nil || port == "" {
+		return "", usagef("--addr %q is no API address: give http://HOST:PORT", addr)
+	}
+	return host, nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meshkv/meshkv/client"
+)
+
+func (a *app) watchCommand() *cobra.Command {
+	var (
+		o           client.WatchOptions
+		from        string
+		untilSynced bool
+	)
+	cmd := &cobra.Command{
+		Use:   "watch KS[/PREFIX]",
+		Short: "Print the state under a prefix and then its changes",
+		Long: "Print the state under a prefix, 'synced', and then every change until interrupted.\n" +
+			"'-o json' prints one event a line; its cursor can be given to --from.",
+		Args: exactArgs("KS[/PREFIX]"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			keyspace, prefix, err := parsePrefix(args[0])
+			if err != nil {
+				return err
+			}
+			if untilSynced && (o.UpdatesOnly || from != "") {
+				return usagef("--until-synced ends after the snapshot: it cannot go with --updates-only or --from")
+			}
+			o.From = client.Cursor(from)
+			return a.watch(cmd.Context(), keyspace, prefix, &o, untilSynced)
+		},
+	}
+	cmd.Flags().StringVar(&from, "from", "", "resume after the event with this cursor")
+	cmd.Flags().BoolVar(&o.UpdatesOnly, "updates-only", false, "leave out the state at the start")
+	cmd.Flags().BoolVar(&untilSynced, "until-synced", false, "end when the state at the start is complete")
+	a.clientFlags(cmd)
+	cmd.Flags().Lookup("timeout").Usage = "give up if the watch has not begun after this long"
+	return cmd
+}
+
+// watch prints events until ctx ends. Only its opening is bounded by --timeout.
+func (a *app) watch(ctx context.Context, keyspace, prefix string, o *client.WatchOptions, untilSynced bool) error {
+	opening, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var timer *time.Timer
+	if a.timeout > 0 {
+		timer = time.AfterFunc(a.timeout, func() { cancel(fmt.Errorf("open the watch: %w", client.ErrTimeout)) })
+		defer timer.Stop()
+	}
+	c, w, err := a.openWatch(opening, keyspace, prefix, o)
+	if err != nil {
+		if cause := context.Cause(opening); errors.Is(cause, client.ErrTimeout) {
+			return cause
+		}
+		return err
+	}
+	if timer != nil {
+		timer.Stop()
+	}
+	defer c.Close()
+	defer w.Close()
+	return a.printEvents(ctx, w, untilSynced)
+}
+
+func (a *app) openWatch(ctx context.Context, keyspace, prefix string, o *client.WatchOptions) (remote, client.Watch, error) {
+	c, err := a.connect(ctx, a.addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	ks, err := c.Keyspace(ctx, keyspace)
+	if err != nil {
+		c.Close()
+		return nil, nil, fmt.Errorf("open keyspace %s: %w", keyspace, err)
+	}
+	w, err := ks.Watch(ctx, prefix, o)
+	if err != nil {
+		c.Close()
+		return nil, nil, fmt.Errorf("watch: %w", err)
+	}
+	return c, w, nil
+}
+
+func (a *app) printEvents(ctx context.Context, w client.Watch, untilSynced bool) error {
+	for {
+		ev, err := w.Next(ctx)
+		if err != nil {
+			return fmt.Errorf("watch: %w", err)
+		}
+		if err := printEvent(a.stdout, a.output, ev); err != nil {
+			return err
+		}
+		if untilSynced && ev.Type == client.EventSynced {
+			return nil
+		}
+	}
+}
+
+type jsonEvent struct {
+	Type   client.EventType `json:"type"`
+	Entry  *jsonEntry       `json:"entry,omitempty"`
+	Prev   *jsonEntry       `json:"prev,omitempty"`
+	Reason client.Reason    `json:"reason,omitempty"`
+	Cursor client.Cursor    `json:"cursor,omitempty"`
+}
+
+func printEvent(w io.Writer, format string, ev client.Event) (err error) {
+	aboutKey := ev.Type == client.EventPut || ev.Type == client.EventDelete
+	switch {
+	case format == formatJSON:
+		j := jsonEvent{Type: ev.Type, Reason: ev.Reason, Cursor: ev.Cursor}
+		if aboutKey {
+			e := toJSONEntry(ev.Entry)
+			j.Entry = &e
+		}
+		if ev.Prev != nil {
+			p := toJSONEntry(*ev.Prev)
+			j.Prev = &p
+		}
+		return writeJSON(w, j)
+	case ev.Type == client.EventHeartbeat:
+		return nil
+	case format == formatRaw && ev.Type == client.EventPut:
+		_, err = fmt.Fprintf(w, "put\t%s\t%s\n", printable(ev.Entry.Key), printable(string(ev.Entry.Value)))
+	case format == formatRaw && aboutKey:
+		_, err = fmt.Fprintf(w, "%s\t%s\n", ev.Type, printable(ev.Entry.Key))
+	case ev.Type == client.EventPut:
+		_, err = fmt.Fprintf(w, "put     %s  %s  (by %s)\n", printable(ev.Entry.Key), shorten(ev.Entry.Value), printable(ev.Entry.Origin))
+	case ev.Type == client.EventDelete:
+		_, err = fmt.Fprintf(w, "delete  %s  (%s)\n", printable(ev.Entry.Key), ev.Reason)
+	default:
+		_, err = fmt.Fprintf(w, "%s\n", ev.Type)
+	}
+	return err
+}
