@@ -1,0 +1,198 @@
+//go:build linux
+
+package lab
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/examples/overlay"
+	"github.com/meshkv/meshkv/examples/overlay/netlab"
+)
+
+// attachment is an endpoint as the control port takes it.
+type attachment struct {
+	Name  string      `json:"name"`
+	IP    netip.Addr  `json:"ip"`
+	MAC   overlay.MAC `json:"mac"`
+	Token uint64      `json:"token"`
+}
+
+// control serves what a container runtime would ask of the agent: attach,
+// detach, and how it is.
+func control(a *overlay.Agent) http.Handler {
+	mux := http.NewServeMux()
+	answer := func(w http.ResponseWriter, err error) {
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+	mux.HandleFunc("POST /endpoints", func(w http.ResponseWriter, r *http.Request) {
+		var at attachment
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&at); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		answer(w, a.Attach(r.Context(), overlay.Endpoint{Name: at.Name, IP: at.IP, MAC: at.MAC, Token: at.Token}))
+	})
+	mux.HandleFunc("DELETE /endpoints", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, a.Detach(r.Context(), r.URL.Query().Get("key")))
+	})
+	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		json.NewEncoder(w).Encode(a.Report())
+	})
+	return mux
+}
+
+// A host talks to one host's agent and node from inside its namespace.
+type host struct {
+	Host
+	ns   netlab.Namespace
+	http *http.Client
+}
+
+func (s *State) open(h Host) host {
+	ns := s.namespace(h.Name)
+	// Connections are not kept: every command is short.
+	transport := &http.Transport{DialContext: ns.DialContext, DisableKeepAlives: true}
+	return host{h, ns, &http.Client{Transport: transport, Timeout: 5 * time.Second}}
+}
+
+func (h host) call(ctx context.Context, method string, port int, path string, body, into any) error {
+	err := h.do(ctx, method, port, path, body, func(r io.Reader) error {
+		if into == nil {
+			return nil
+		}
+		return json.NewDecoder(r).Decode(into)
+	})
+	if err != nil {
+		return fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+func (h host) do(ctx context.Context, method string, port int, path string, body any, read func(io.Reader) error) error {
+	var sent io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		sent = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://127.0.0.1:%d%s", port, path), sent)
+	if err != nil {
+		return err
+	}
+	resp, err := h.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(text))
+	}
+	return read(resp.Body)
+}
+
+// report asks the agent how it is.
+func (h host) report(ctx context.Context) (overlay.Report, error) {
+	var r overlay.Report
+	err := h.call(ctx, "GET", ControlPort, "/report", nil, &r)
+	return r, err
+}
+
+// members asks the node whom it sees, by name.
+func (h host) members(ctx context.Context) (map[string]string, error) {
+	var list struct {
+		Members []struct{ Name, Status string }
+	}
+	if err := h.call(ctx, "GET", APIPort, "/v1/members", nil, &list); err != nil {
+		return nil, err
+	}
+	status := map[string]string{}
+	for _, m := range list.Members {
+		status[m.Name] = m.Status
+	}
+	return status, nil
+}
+
+// digest asks the node for the digest of a keyspace.
+func (h host) digest(ctx context.Context, keyspace string) (string, error) {
+	var d struct{ Digest string }
+	err := h.call(ctx, "GET", APIPort, "/v1/digest/"+keyspace, nil, &d)
+	return d.Digest, err
+}
+
+// records reads a keyspace of the node. A record that does not decode is left
+// out, as an agent leaves it out.
+func records[T any](ctx context.Context, h host, keyspace string, decode func(client.Entry) (T, error)) ([]T, error) {
+	var found []T
+	err := h.do(ctx, "GET", APIPort, "/v1/keys/"+keyspace+"?values=true", nil, func(r io.Reader) error {
+		lines := bufio.NewScanner(r)
+		for lines.Scan() {
+			var e struct {
+				Key      string
+				Value    []byte
+				Modified time.Time
+				Error    json.RawMessage
+			}
+			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+				return err
+			}
+			if e.Error != nil {
+				return errors.New(string(e.Error))
+			}
+			if rec, err := decode(client.Entry{Key: e.Key, Value: e.Value, Modified: e.Modified}); err == nil {
+				found = append(found, rec)
+			}
+		}
+		return lines.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("host %s: list %s: %w", h.Name, keyspace, err)
+	}
+	return found, nil
+}
+
+// kernel reads what the host's VXLAN device holds, without the agent.
+func (h host) kernel() (overlay.Tables, error) {
+	nl, err := h.ns.Handle()
+	if err != nil {
+		return overlay.Tables{}, err
+	}
+	defer nl.Close()
+	dev, err := overlay.OpenDevice(nl, vxlanLink)
+	if err != nil {
+		return overlay.Tables{}, fmt.Errorf("host %s: %w", h.Name, err)
+	}
+	return dev.Tables()
+}
+
+// store decides from the host's store, without the agent, what its kernel
+// should hold.
+func (h host) store(ctx context.Context) (overlay.Tables, error) {
+	nodes, err := records(ctx, h, overlay.NodesKeyspace, overlay.DecodeNode)
+	if err != nil {
+		return overlay.Tables{}, err
+	}
+	endpoints, err := records(ctx, h, overlay.EndpointsKeyspace, overlay.DecodeEndpoint)
+	if err != nil {
+		return overlay.Tables{}, err
+	}
+	want, _ := overlay.Desired(h.Name, VNI, nodes, endpoints)
+	return want, nil
+}
