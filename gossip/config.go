@@ -1,0 +1,102 @@
+package gossip
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// PeerID names a peer of the keyspace: the node's name, a slash and its
+// incarnation. Replicators order peers by it.
+type PeerID string
+
+// Config is what a Replicator is made with. Keyspace and Self are required.
+type Config struct {
+	Keyspace string
+	Self     PeerID
+	// Seed keys the hashes of the tries and must be the same at all nodes that
+	// hold the keyspace: derive it from the keyspace's name.
+	Seed uint64
+	// Rand is the source of link tokens, session ids and jitter, and is owned
+	// by the Replicator from now on. Default: a fixed seed.
+	Rand *rand.Rand
+	// Limits are the bounds and periods; zero fields take their defaults.
+	Limits Limits
+}
+
+// Limits bound what a Replicator holds and how often it acts. What happens at a
+// bound is written at each; every time is counted in Stats.
+type Limits struct {
+	// QueueRefs and QueueBytes bound the ops that wait on one link. Over one of
+	// them the queue is dropped, the link is behind, and a session repairs it.
+	// Defaults 65,536 and 64 MiB.
+	QueueRefs, QueueBytes int
+	// RingOps, RingBytes and RingAge bound the recent ops that GRAFTs are
+	// served from. Defaults 65,536, 64 MiB and 60 s.
+	RingOps, RingBytes int
+	RingAge            time.Duration
+	// IHaveEvery and IHaveDots say how long and how many dots an announcement
+	// waits for company. Defaults 50 ms and 32.
+	IHaveEvery time.Duration
+	IHaveDots  int
+	// GraftAfter is the least time that an announced dot may take to arrive by
+	// itself before it is asked for; 1.5 round trips if that is more. Default 20 ms.
+	GraftAfter time.Duration
+	// AnnounceSpans bounds the spans that wait to be announced, asked for or
+	// served on one link, and WantEntries the announcements that are waited
+	// for. What is over is left to a session. Defaults 4,096 and 1,024.
+	AnnounceSpans, WantEntries int
+	// SummaryEvery is the period of summaries on a link whose replica changed,
+	// SummaryIdle that of others. Defaults 1 s and 30 s.
+	SummaryEvery, SummaryIdle time.Duration
+	// InboundSessions and OutboundSessions bound the sessions that peers began
+	// and that we began; a peer over the bound is told BUSY. Default 2 each.
+	InboundSessions, OutboundSessions int
+	// SessionIdle is how long a session may go without a message before it is
+	// aborted and tried again. Default 10 s.
+	SessionIdle time.Duration
+	// SessionBytes paces the sending of sessions, in bytes a second over all
+	// links; a session from or to an empty replica is not paced. Default 8 MiB.
+	SessionBytes int
+	// FuseDrops and FusePercent: a session that would drop more cells than both
+	// is not concluded until another peer's session agrees or, where no other
+	// peer is linked, the same peer's after FuseRetry. Defaults 1,000, 10 and 10 s.
+	FuseDrops, FusePercent int
+	FuseRetry              time.Duration
+	// MaxClockDrift is how far ahead of the local clock an HLC may be and still
+	// be taken over by MaxHLC. Default 5 s.
+	MaxClockDrift time.Duration
+}
+
+func (l Limits) withDefaults() Limits {
+	number := func(p *int, def int) {
+		if *p <= 0 {
+			*p = def
+		}
+	}
+	period := func(p *time.Duration, def time.Duration) {
+		if *p <= 0 {
+			*p = def
+		}
+	}
+	number(&l.QueueRefs, 65_536)
+	number(&l.QueueBytes, 64<<20)
+	number(&l.RingOps, 65_536)
+	number(&l.RingBytes, 64<<20)
+	period(&l.RingAge, time.Minute)
+	period(&l.IHaveEvery, 50*time.Millisecond)
+	number(&l.IHaveDots, 32)
+	period(&l.GraftAfter, 20*time.Millisecond)
+	number(&l.AnnounceSpans, 4_096)
+	number(&l.WantEntries, 1_024)
+	period(&l.SummaryEvery, time.Second)
+	period(&l.SummaryIdle, 30*time.Second)
+	number(&l.InboundSessions, 2)
+	number(&l.OutboundSessions, 2)
+	period(&l.SessionIdle, 10*time.Second)
+	number(&l.SessionBytes, 8<<20)
+	number(&l.FuseDrops, 1_000)
+	number(&l.FusePercent, 10)
+	period(&l.FuseRetry, 10*time.Second)
+	period(&l.MaxClockDrift, 5*time.Second)
+	return l
+}

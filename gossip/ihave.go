@@ -1,0 +1,135 @@
+package gossip
+
+import (
+	"slices"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// want is announced dots that have not arrived.
+type want struct {
+	link  *link // whose peer announced them
+	dots  crdt.Dots
+	due   int64 // when they are asked for, or, if asked, given up
+	asked bool
+}
+
+// spread announces a received op on the links that it did not come from.
+func (r *Replicator) spread(from *link, op *crdt.Op) {
+	r.ring.push(r.nowNs, op)
+	own := crdt.Span{Inc: op.Dot.Inc, Lo: op.Dot.Seq, Hi: op.Dot.Seq}
+	for _, l := range r.order {
+		if l == from {
+			continue
+		}
+		r.announce(l, own)
+		for _, sp := range op.Covers {
+			r.announce(l, sp)
+		}
+		if l.haveDots >= r.cfg.Limits.IHaveDots {
+			l.haveDue = true
+		}
+	}
+}
+
+func (r *Replicator) announce(l *link, sp crdt.Span) {
+	if l.announce(r.nowNs, sp, r.cfg.Limits.AnnounceSpans) {
+		r.stats.DropIHave++
+	}
+}
+
+// announced takes an IHAVE: what is not known here is asked for if it does not
+// arrive by itself.
+func (r *Replicator) announced(l *link, dots crdt.Dots) {
+	r.stats.IHavesReceived += int64(min(size(dots), 1<<32))
+	r.checkDots(dots)
+	missing := r.replica.Clock().Missing(dots)
+	if len(missing) == 0 {
+		return
+	}
+	if len(r.wants) >= r.cfg.Limits.WantEntries || len(missing) > r.cfg.Limits.AnnounceSpans {
+		r.stats.DropWant += int64(len(missing))
+		r.require(l, needGraft, 0)
+		return
+	}
+	r.want(want{link: l, dots: missing, due: r.nowNs + r.patience(l)})
+}
+
+// patience is how long an announced dot may take to arrive by itself.
+func (r *Replicator) patience(l *link) int64 {
+	return max(int64(r.cfg.Limits.GraftAfter), int64(l.rtt)*3/2)
+}
+
+// want inserts w in the order of due, after its equals.
+func (r *Replicator) want(w want) {
+	i := len(r.wants)
+	for i > 0 && r.wants[i-1].due > w.due {
+		i--
+	}
+	r.wants = slices.Insert(r.wants, i, w)
+}
+
+// graftDue asks for what was announced and did not arrive. Dots that a second
+// announcer has are asked of it only after the first failed to deliver; dots
+// that nobody delivers are left to a session.
+func (r *Replicator) graftDue() {
+	n := 0
+	for n < len(r.wants) && r.wants[n].due <= r.nowNs {
+		n++
+	}
+	due := slices.Clone(r.wants[:n])
+	r.wants = slices.Delete(r.wants, 0, n)
+	for _, w := range due {
+		missing := r.replica.Clock().Missing(w.dots)
+		if len(missing) == 0 {
+			continue
+		}
+		if w.asked {
+			r.require(w.link, needGraft, 0)
+			continue
+		}
+		patience := r.patience(w.link)
+		if waiting := r.minusAsked(missing); len(waiting) > 0 {
+			w.link.graft = union(w.link.graft, waiting)
+			r.want(want{link: w.link, dots: waiting, due: r.nowNs + 10*patience, asked: true})
+			missing = minus(missing, waiting)
+		}
+		if len(missing) > 0 {
+			r.want(want{link: w.link, dots: missing, due: r.nowNs + 10*patience + 1})
+		}
+	}
+}
+
+// minusAsked is the dots that no peer has been asked for.
+func (r *Replicator) minusAsked(dots crdt.Dots) crdt.Dots {
+	for _, w := range r.wants {
+		if w.asked && len(dots) > 0 {
+			dots = minus(dots, w.dots)
+		}
+	}
+	return dots
+}
+
+// grafted takes a GRAFT. Requests gather until the next frame, so that many cost
+// one walk of the ring.
+func (r *Replicator) grafted(l *link, dots crdt.Dots) {
+	r.stats.GraftsReceived++
+	if len(l.wanted)+len(dots) > r.cfg.Limits.AnnounceSpans {
+		r.stats.DropGraft += int64(len(dots))
+		r.require(l, needGraft, 0)
+		return
+	}
+	l.wanted = union(l.wanted, dots)
+}
+
+// serve turns what the peer asked for into replies. What the ring does not hold
+// is settled by a session.
+func (r *Replicator) serve(l *link) {
+	replies, missing := r.ring.find(l.wanted, l.replies)
+	r.stats.OpsGrafted += int64(len(replies) - len(l.replies))
+	l.replies, l.wanted = replies, nil
+	if len(missing) > 0 {
+		r.stats.GraftsUnmatched++
+		r.require(l, needGraft, 0)
+	}
+}

@@ -1,0 +1,101 @@
+package gossip
+
+import (
+	"time"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// link is one connection to a peer, from LinkUp to LinkDown. What waits to be
+// sent is kept as state and encoded when the writer asks for a frame, so that a
+// slow link gathers and never queues frames.
+type link struct {
+	peer  PeerID
+	begin bool // we begin the sessions of this link: we are the lower of the two
+	rtt   time.Duration
+	awake bool // the writer was woken, and NextFrame has not said false since
+
+	mine, theirs uint64 // the tokens of the hellos
+	met          bool   // theirs has arrived
+	broken       bool   // a frame was malformed
+
+	// Waiting to be sent.
+	helloDue   bool
+	summaryDue bool
+	ask        bool // in the summary
+	busyDue    bool
+	busyID     uint64
+	busyMs     uint64
+	abortDue   bool
+	abortID    uint64
+	have       []crdt.Span // to announce, in the order of arrival
+	haveDots   int
+	haveAt     int64     // when the first of have came
+	haveDue    bool      // announce with the next frame
+	graft      crdt.Dots // to ask for
+	wanted     crdt.Dots // asked for by the peer
+	replies    []*crdt.Op
+	queue      queue
+	turn       bool // the next frame begins with the session
+
+	// Summaries.
+	sentSums  sums  // in the last one sent
+	sentAt    int64 // when
+	idleAt    int64 // when an unchanged one is due
+	peerEmpty bool  // the peer's last summary counted no cells
+	heard     bool  // a summary has arrived
+	inSync    bool
+	unequal   int // in a row
+
+	// Sessions.
+	behind  bool  // ops were dropped, and no session has been begun since
+	need    need  // why a session is wanted, or needNone
+	needAt  int64 // not before
+	backoff int64 // before the next try, after sessions that failed
+	calm    int64 // after a session, summaries alone bring no other for so long
+	calmAt  int64 // until when
+	session *session
+}
+
+// sums are the sums of a replica.
+type sums struct{ data, clock Sum }
+
+// token recognises this link's session messages.
+func (l *link) token() uint64 { return l.mine + l.theirs }
+
+// announce adds a span to what is announced, up to limit spans.
+func (l *link) announce(nowNs int64, sp crdt.Span, limit int) (dropped bool) {
+	if n := len(l.have); n > 0 {
+		if last := &l.have[n-1]; last.Inc == sp.Inc && last.Hi+1 == sp.Lo {
+			last.Hi = sp.Hi
+			l.haveDots += int(sp.Hi - sp.Lo + 1)
+			return false
+		}
+	} else {
+		l.haveAt = nowNs
+	}
+	if len(l.have) >= limit {
+		return true
+	}
+	l.have = append(l.have, sp)
+	l.haveDots += int(sp.Hi - sp.Lo + 1)
+	return false
+}
+
+// takeHave is what is to be announced, in compact spans.
+func (l *link) takeHave() crdt.Dots {
+	d := dotsOf(l.have)
+	l.have, l.haveDots, l.haveDue = l.have[:0], 0, false
+	return d
+}
+
+// control reports whether anything other than ops and session messages waits.
+func (l *link) control() bool {
+	return l.helloDue || l.summaryDue || l.busyDue || l.abortDue || l.haveDue || len(l.graft) > 0
+}
+
+// ops reports whether ops wait, or are to be looked up.
+func (l *link) ops() bool { return l.queue.refs > 0 || len(l.replies) > 0 || len(l.wanted) > 0 }
+
+// lagging reports whether a session is to be asked for since ops were dropped.
+func (l *link) lagging() bool { return l.behind && l.need == needNone && l.session == nil }

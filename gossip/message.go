@@ -1,0 +1,160 @@
+package gossip
+
+import (
+	"fmt"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// A frame is a concatenation of messages, each an array whose first element is
+// its kind. Kinds and elements that are not known are skipped.
+//
+//	hello    [1, token]                    the first on a link
+//	op       [2, op]
+//	ihave    [3, dots]                     dots that the sender received
+//	graft    [4, dots]                     dots that the sender wants
+//	summary  [5, hash, count, clock hash, clock count, ask]
+//	session  [6, link, id, number, payload]
+//	busy     [7, id, ms]                   refuses session id; try after ms
+//	abort    [8, link, id]                 ends session id without conclusion
+//
+// link is the sum of the tokens of both hellos: a message of an earlier link
+// between the same peers is recognised by it and dropped.
+const (
+	kindHello = iota + 1
+	kindOp
+	kindIHave
+	kindGraft
+	kindSummary
+	kindSession
+	kindBusy
+	kindAbort
+)
+
+// Bounds of messages.
+const (
+	maxMessageFields = 64
+	maxDotSpans      = 1 << 16 // of an ihave or graft
+	maxPayload       = 2 << 20 // of a session message: one cell of the largest size, and some
+	maxBusyMs        = 60_000
+	sessionOverhead  = 48 // of a session message beside its payload
+)
+
+// Summary is what a peer says about its whole replica.
+type summary struct {
+	data, clock Sum
+	ask         bool // the sender wants a session and is not the one to begin it
+}
+
+func appendHello(e *crdt.Encoder, token uint64) {
+	e.ArrayLen(2)
+	e.Uint(kindHello)
+	e.Uint(token)
+}
+
+func appendOp(e *crdt.Encoder, op *crdt.Op) {
+	e.ArrayLen(2)
+	e.Uint(kindOp)
+	e.Op(op)
+}
+
+func appendDots(e *crdt.Encoder, kind uint64, d crdt.Dots) {
+	e.ArrayLen(2)
+	e.Uint(kind)
+	e.Dots(d)
+}
+
+func appendSummary(e *crdt.Encoder, s summary) {
+	e.ArrayLen(6)
+	e.Uint(kindSummary)
+	e.Uint(s.data.Hash)
+	e.Uint(s.data.Count)
+	e.Uint(s.clock.Hash)
+	e.Uint(s.clock.Count)
+	e.Bool(s.ask)
+}
+
+// envelope is a session message without its payload.
+type envelope struct{ link, id, number uint64 }
+
+func appendSession(e *crdt.Encoder, env envelope, payload []byte) {
+	e.ArrayLen(5)
+	e.Uint(kindSession)
+	e.Uint(env.link)
+	e.Uint(env.id)
+	e.Uint(env.number)
+	e.Bin(payload)
+}
+
+func appendBusy(e *crdt.Encoder, id, ms uint64) {
+	e.ArrayLen(3)
+	e.Uint(kindBusy)
+	e.Uint(id)
+	e.Uint(ms)
+}
+
+func appendAbort(e *crdt.Encoder, link, id uint64) {
+	e.ArrayLen(3)
+	e.Uint(kindAbort)
+	e.Uint(link)
+	e.Uint(id)
+}
+
+// takeHead takes the beginning of a message: its kind, and how many elements
+// follow it.
+func takeHead(d *crdt.Decoder) (kind uint64, fields int, err error) {
+	n, err := d.ArrayLen(maxMessageFields)
+	if err != nil {
+		return 0, 0, err
+	}
+	if n == 0 {
+		return 0, 0, fmt.Errorf("%w: message without a kind", crdt.ErrCodec)
+	}
+	kind, err = d.Uint()
+	return kind, n - 1, err
+}
+
+// takeUints fills the given numbers.
+func takeUints(d *crdt.Decoder, into ...*uint64) error {
+	for _, p := range into {
+		u, err := d.Uint()
+		if err != nil {
+			return err
+		}
+		*p = u
+	}
+	return nil
+}
+
+func takeSummary(d *crdt.Decoder) (s summary, err error) {
+	if err = takeUints(d, &s.data.Hash, &s.data.Count, &s.clock.Hash, &s.clock.Count); err != nil {
+		return s, err
+	}
+	s.ask, err = d.Bool()
+	return s, err
+}
+
+// takeEnvelope takes a session message. The payload is not a copy.
+func takeEnvelope(d *crdt.Decoder) (env envelope, payload []byte, err error) {
+	if err = takeUints(d, &env.link, &env.id, &env.number); err != nil {
+		return env, nil, err
+	}
+	payload, err = d.Bin(maxPayload)
+	return env, payload, err
+}
+
+// known is the number of elements that follow the kind in messages of that
+// kind, or -1.
+func known(kind uint64) int {
+	switch kind {
+	case kindHello, kindOp, kindIHave, kindGraft:
+		return 1
+	case kindBusy, kindAbort:
+		return 2
+	case kindSession:
+		return 4
+	case kindSummary:
+		return 5
+	}
+	return -1
+}

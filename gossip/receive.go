@@ -1,0 +1,140 @@
+package gossip
+
+import (
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// message takes one message off r.dec.
+func (r *Replicator) message(l *link) error {
+	kind, fields, err := takeHead(r.dec)
+	if err != nil {
+		return err
+	}
+	want := known(kind)
+	if want < 0 {
+		r.stats.DropUnknownKind++
+		return r.dec.Skip(fields)
+	}
+	if fields < want {
+		return malformed("message with too few elements")
+	}
+	if err := r.take(l, kind); err != nil {
+		return err
+	}
+	r.settle()
+	return r.dec.Skip(fields - want)
+}
+
+// take decodes and handles one message of a known kind.
+func (r *Replicator) take(l *link, kind uint64) error {
+	d := r.dec
+	switch kind {
+	case kindHello:
+		token, err := d.Uint()
+		if err == nil {
+			r.hello(l, token)
+		}
+		return err
+	case kindOp:
+		op, err := d.Op()
+		if err == nil {
+			r.op(l, op)
+		}
+		return err
+	case kindIHave:
+		dots, err := d.Dots(maxDotSpans)
+		if err == nil {
+			r.announced(l, dots)
+		}
+		return err
+	case kindGraft:
+		dots, err := d.Dots(maxDotSpans)
+		if err == nil {
+			r.grafted(l, dots)
+		}
+		return err
+	case kindSummary:
+		s, err := takeSummary(d)
+		if err == nil {
+			r.summary(l, s)
+		}
+		return err
+	case kindSession:
+		env, payload, err := takeEnvelope(d)
+		if err == nil {
+			err = r.sessionMessage(l, env, payload)
+		}
+		return err
+	case kindBusy:
+		var id, ms uint64
+		err := takeUints(d, &id, &ms)
+		if err == nil {
+			r.busy(l, id, min(ms, maxBusyMs))
+		}
+		return err
+	default: // kindAbort
+		var token, id uint64
+		err := takeUints(d, &token, &id)
+		if err == nil {
+			r.aborted(l, token, id)
+		}
+		return err
+	}
+}
+
+// hello takes the token of the peer. A second one on a link comes late from an
+// earlier link, or follows one that did: session messages that belong to the
+// other token are dropped, so the newest is kept and the session is not.
+func (r *Replicator) hello(l *link, token uint64) {
+	if l.met && l.theirs == token {
+		return
+	}
+	if l.met {
+		r.abort(l)
+	}
+	l.met, l.theirs = true, token
+}
+
+// op takes one received op.
+func (r *Replicator) op(l *link, op *crdt.Op) {
+	r.stats.OpsReceived++
+	r.checkSpan(crdt.Span{Inc: op.Dot.Inc, Lo: op.Dot.Seq, Hi: op.Dot.Seq})
+	r.checkDots(op.Covers)
+	r.checkDots(op.Removes)
+	r.noteHLC(op.HLC)
+	if !r.replica.Apply(op) {
+		r.stats.OpsDuplicate++
+		return
+	}
+	r.noteLag(op.HLC)
+	r.spread(l, op)
+}
+
+// checkDots looks for dots of our own Inc that were not issued here.
+func (r *Replicator) checkDots(d crdt.Dots) {
+	for _, sp := range d {
+		r.checkSpan(sp)
+	}
+}
+
+// checkSpan: another process writes under our Inc, or a copy of our state did.
+// What it wrote is kept, and we take a new Inc before we write again.
+func (r *Replicator) checkSpan(sp crdt.Span) {
+	if sp.Inc == r.replica.Inc() && sp.Hi > r.replica.Seq() && !r.lost {
+		r.lost = true
+		r.stats.ForeignDots++
+	}
+}
+
+// checkOwn looks at what the clock and the pending deaths say of our own Inc.
+func (r *Replicator) checkOwn() {
+	inc := r.replica.Inc()
+	en := r.replica.Clock().Entry(inc)
+	r.checkSpan(crdt.Span{Inc: inc, Lo: 1, Hi: en.Max()})
+	if en.Closed {
+		r.lost = true
+	}
+	if r.replica.PendingLen() > 0 {
+		r.checkDots(r.replica.Pending())
+	}
+}

@@ -1,0 +1,384 @@
+package gossip
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// Errors of a Replicator. Nothing was changed when one is returned by a write.
+var (
+	// ErrRenew: a dot of our own Inc was met that was not issued here, or our
+	// Inc was closed. Call Renew with a new one, and write again.
+	ErrRenew = errors.New("the writing incarnation must be renewed")
+	// ErrBroken: an earlier frame of the link was malformed. Close the link.
+	ErrBroken = errors.New("link is broken")
+)
+
+// A Replicator is one keyspace at one node. It performs no I/O, starts no
+// goroutine and reads no clock. Not safe for concurrent use: the owner
+// serialises every call, reads of Replica included, except as the Cells in use
+// allow.
+//
+// The owner's duties after Put, Delete, Remove, CloseInc, Step and Tick:
+//
+//	consume Changes as one transaction, and Reset it;
+//	wake the writers of TakeWakes, each of which calls NextFrame until it says false;
+//	after Step: on an error close the link (and call LinkDown);
+//	            if Lost, mint a new Inc and Renew before the next write.
+type Replicator struct {
+	cfg     Config
+	replica *crdt.Replica
+	data    *index
+	clock   clockSum
+	ring    ring
+
+	links map[PeerID]*link
+	order []*link // the same, ascending by peer
+	wakes []PeerID
+	spare []PeerID // the slice that TakeWakes returned before the last
+	wants []want
+
+	enc *crdt.Encoder
+	dec *crdt.Decoder
+
+	nowNs  int64
+	lost   bool
+	maxHLC crdt.HLC
+	tokens float64 // session bytes that may be sent now
+	paceAt int64
+	fuse   fuse
+	stats  Stats
+
+	// How much of replica.Changes has been taken over into data and sessions.
+	added, removed, clocked int
+}
+
+// New is the replicator that continues from state, whose cells are iterated
+// once. state.Clock nil is an empty clock.
+func New(cfg Config, state crdt.State, cells iter.Seq[*crdt.Cell]) *Replicator {
+	cfg.Limits = cfg.Limits.withDefaults()
+	if cfg.Rand == nil {
+		cfg.Rand = rand.New(rand.NewPCG(cfg.Seed, 1))
+	}
+	if state.Clock == nil {
+		state.Clock = crdt.NewClock()
+	}
+	r := &Replicator{
+		cfg:     cfg,
+		replica: crdt.NewReplica(state),
+		data:    newIndex(cfg.Seed),
+		clock:   newClockSum(cfg.Seed),
+		links:   make(map[PeerID]*link),
+		enc:     crdt.NewEncoder(),
+		dec:     crdt.NewDecoder(),
+		tokens:  float64(cfg.Limits.SessionBytes) / 4,
+	}
+	r.ring = ring{maxOps: cfg.Limits.RingOps, maxBytes: cfg.Limits.RingBytes, maxAge: cfg.Limits.RingAge}
+	if cells != nil {
+		for c := range cells {
+			r.data.add(c)
+		}
+	}
+	for _, inc := range state.Clock.Incs() {
+		r.clock.touch(inc)
+	}
+	r.checkOwn()
+	return r
+}
+
+// Replica is the replica, for reading.
+func (r *Replicator) Replica() *crdt.Replica { return r.replica }
+
+// Changes is what happened to the replica since the owner last called Reset on
+// it. Everything in it belongs into one transaction.
+func (r *Replicator) Changes() *crdt.Changes { return r.replica.Changes() }
+
+// Root is the sums of the live cells and of the clock. Replicas with equal
+// roots hold the same.
+func (r *Replicator) Root() (data, clock Sum) {
+	return r.data.root(), r.clock.sum(r.replica.Clock())
+}
+
+// MaxHLC is the newest HLC in the ops and cells received, less those that were
+// further ahead of the local clock than MaxClockDrift: the local clock may
+// follow it without being dragged along (F14).
+func (r *Replicator) MaxHLC() crdt.HLC { return r.maxHLC }
+
+// Lost reports whether writes are refused with ErrRenew until Renew is called.
+func (r *Replicator) Lost() bool { return r.lost }
+
+// Renew makes inc, which must be new, the incarnation that mints dots.
+func (r *Replicator) Renew(inc crdt.Inc) {
+	r.replica.Renew(inc)
+	r.lost = false
+	r.checkOwn()
+}
+
+// Put writes a cell and queues its op on every link. It returns the cell's dot.
+// Errors are those of crdt.Replica.Put, and ErrRenew.
+func (r *Replicator) Put(now time.Time, w crdt.Write) (crdt.Dot, error) {
+	if r.lost {
+		return crdt.Dot{}, ErrRenew
+	}
+	r.begin(now)
+	ops, err := r.replica.Put(w)
+	if err != nil {
+		return crdt.Dot{}, err
+	}
+	r.settle()
+	r.issue(ops)
+	return ops[len(ops)-1].Dot, nil
+}
+
+// Delete removes every cell of key that is held here. It returns the dot of the
+// last op, and whether there was a cell. The error is ErrRenew or nil.
+func (r *Replicator) Delete(now time.Time, key string, at crdt.HLC) (d crdt.Dot, deleted bool, err error) {
+	if r.lost {
+		return crdt.Dot{}, false, ErrRenew
+	}
+	r.begin(now)
+	ops := r.replica.Delete(key, at)
+	r.settle()
+	r.issue(ops)
+	if len(ops) == 0 {
+		return crdt.Dot{}, false, nil
+	}
+	return ops[len(ops)-1].Dot, true, nil
+}
+
+// Remove removes the live cells among dots, of whatever key: how expired and
+// closed cells are collected. It returns how many were live. The error is
+// ErrRenew or nil.
+func (r *Replicator) Remove(now time.Time, dots []crdt.Dot, at crdt.HLC) (removed int, err error) {
+	if r.lost {
+		return 0, ErrRenew
+	}
+	r.begin(now)
+	before := r.replica.Cells().Len()
+	ops := r.replica.Remove(dots, at)
+	removed = before - r.replica.Cells().Len()
+	r.settle()
+	r.issue(ops)
+	return removed, nil
+}
+
+// CloseInc records that inc writes no more, and reports whether that was new.
+// It spreads with the clock, by sessions.
+func (r *Replicator) CloseInc(inc crdt.Inc) (changed bool) {
+	r.mark()
+	changed = r.replica.Close(inc)
+	r.settle()
+	if inc == r.replica.Inc() {
+		r.lost = true
+	}
+	return changed
+}
+
+// issue queues ops that were minted here on every link.
+func (r *Replicator) issue(ops []*crdt.Op) {
+	r.stats.OpsIssued += int64(len(ops))
+	if len(r.order) == 0 {
+		return
+	}
+	for _, op := range ops {
+		r.ring.push(r.nowNs, op)
+		for _, l := range r.order {
+			r.enqueue(l, op)
+			r.wake(l)
+		}
+	}
+}
+
+// enqueue puts op on the queue of l, or drops the queue at its bound.
+func (r *Replicator) enqueue(l *link, op *crdt.Op) {
+	l.queue.push(op)
+	if l.queue.refs <= r.cfg.Limits.QueueRefs && l.queue.bytes <= r.cfg.Limits.QueueBytes {
+		return
+	}
+	r.stats.DropQueue += int64(l.queue.refs)
+	r.stats.Overflows++
+	l.queue.reset()
+	l.behind = true // NextFrame asks for the session, once the link takes frames again
+}
+
+// wake reports l to the owner, unless its writer is awake.
+func (r *Replicator) wake(l *link) {
+	if !l.awake {
+		l.awake = true
+		r.wakes = append(r.wakes, l.peer)
+	}
+}
+
+// TakeWakes is the peers whose links have something to send and whose writers
+// may sleep. A peer that was reported is not reported again before NextFrame
+// has said false for it, except by Tick. The slice is valid until the next
+// call.
+func (r *Replicator) TakeWakes() []PeerID {
+	out := r.wakes
+	r.wakes, r.spare = r.spare[:0], out
+	return out
+}
+
+// LinkUp begins a link to peer. Frames from it go to Step, and NextFrame gives
+// those for it, both in order. A link that is up already is taken down first.
+func (r *Replicator) LinkUp(now time.Time, peer PeerID) {
+	r.LinkDown(peer)
+	r.begin(now)
+	l := &link{peer: peer, begin: r.cfg.Self < peer, mine: r.cfg.Rand.Uint64(), helloDue: true, summaryDue: true}
+	i, _ := slices.BinarySearchFunc(r.order, peer, func(l *link, p PeerID) int { return comparePeers(l.peer, p) })
+	r.order = slices.Insert(r.order, i, l)
+	r.links[peer] = l
+	r.wake(l)
+}
+
+// LinkDown ends the link to peer. What was queued for it is dropped, and its
+// session with it.
+func (r *Replicator) LinkDown(peer PeerID) {
+	l := r.links[peer]
+	if l == nil {
+		return
+	}
+	r.stats.LinksLost++
+	r.stats.OpsCoalesced += l.queue.merge
+	if l.session != nil {
+		r.stats.SessionsLost++
+		l.session = nil
+	}
+	delete(r.links, peer)
+	r.order = slices.DeleteFunc(r.order, func(x *link) bool { return x == l })
+	r.wants = slices.DeleteFunc(r.wants, func(w want) bool { return w.link == l })
+	if len(r.order) == 0 {
+		r.ring.reset()
+	}
+}
+
+// SetRTT tells the round trip time of the link to peer.
+func (r *Replicator) SetRTT(peer PeerID, rtt time.Duration) {
+	if l := r.links[peer]; l != nil {
+		l.rtt = rtt
+	}
+}
+
+// Reconcile asks for a session with peer as soon as one may begin.
+func (r *Replicator) Reconcile(now time.Time, peer PeerID) {
+	r.begin(now)
+	if l := r.links[peer]; l != nil {
+		r.require(l, needAsked, 0)
+		r.startSessions()
+	}
+}
+
+// Tick does what is due: it must be called at least every 50 ms while there are
+// links.
+func (r *Replicator) Tick(now time.Time) {
+	r.begin(now)
+	r.ring.expire(r.nowNs)
+	r.graftDue()
+	for _, l := range r.order {
+		if len(l.have) > 0 && r.nowNs-l.haveAt >= int64(r.cfg.Limits.IHaveEvery) {
+			l.haveDue = true
+		}
+	}
+	r.expireSessions()
+	r.startSessions()
+	r.summaries()
+	for _, l := range r.order {
+		if r.ready(l) {
+			l.awake = false
+			r.wake(l)
+		}
+	}
+}
+
+// Step takes one frame that peer sent. An error that wraps crdt.ErrCodec means
+// that the frame was malformed: the messages before the bad one took effect,
+// nothing more is taken from or given to the link, and it is to be closed.
+func (r *Replicator) Step(now time.Time, peer PeerID, frame []byte) error {
+	r.begin(now)
+	l := r.links[peer]
+	switch {
+	case l == nil:
+		r.stats.DropNoLink++
+		return nil
+	case l.broken:
+		r.stats.DropBrokenLink++
+		return fmt.Errorf("peer %s: %w", peer, ErrBroken)
+	}
+	r.stats.FramesReceived++
+	r.stats.BytesReceived += int64(len(frame))
+	r.dec.Reset(frame)
+	for r.dec.Len() > 0 {
+		if err := r.message(l); err != nil {
+			l.broken = true
+			r.closeSession(l)
+			r.stats.DropMalformed++
+			r.settle()
+			return fmt.Errorf("frame from %s: %w", peer, err)
+		}
+	}
+	r.startSessions()
+	for _, l := range r.order {
+		if !l.awake && r.ready(l) {
+			r.wake(l)
+		}
+	}
+	return nil
+}
+
+// Ready reports whether NextFrame would give a frame for peer.
+func (r *Replicator) Ready(peer PeerID) bool {
+	l := r.links[peer]
+	return l != nil && r.ready(l)
+}
+
+// begin starts a call at time now, which never runs backwards here.
+func (r *Replicator) begin(now time.Time) {
+	r.nowNs = max(r.nowNs, now.UnixNano())
+	r.mark()
+}
+
+// mark takes note of where the changes of this call begin.
+func (r *Replicator) mark() {
+	ch := r.replica.Changes()
+	r.added, r.removed, r.clocked = len(ch.Added), len(ch.Removed), len(ch.Clock)
+}
+
+// settle takes what changed in the replica over into the tries and sessions.
+// Within one settle no dot is removed and then added, so all additions may go
+// first.
+func (r *Replicator) settle() {
+	ch := r.replica.Changes()
+	for _, c := range ch.Added[r.added:] {
+		r.data.add(c)
+	}
+	for _, c := range ch.Removed[r.removed:] {
+		r.data.remove(c)
+	}
+	for _, inc := range ch.Clock[r.clocked:] {
+		r.clock.touch(inc)
+	}
+	if len(ch.Added) > r.added {
+		for _, l := range r.order {
+			if l.session != nil {
+				l.session.add(ch.Added[r.added:])
+			}
+		}
+	}
+	r.mark()
+}
+
+func comparePeers(a, b PeerID) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

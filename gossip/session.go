@@ -1,0 +1,363 @@
+package gossip
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// need is why a link wants a session.
+type need uint8
+
+const (
+	needNone    need = iota
+	needSummary      // unequal summaries
+	needStart        // unequal at the start of the link
+	needGraft        // an announced op that nobody could deliver
+	needBehind       // the queue overflowed
+	needPeer         // the peer asked
+	needAsked        // the owner asked
+	needRetry        // the last one failed
+	needFuse         // the last one was held back by the fuse
+)
+
+// Bounds of sessions.
+const (
+	maxPendingDots = 1 << 20 // that a peer may teach in one session
+	minBackoff     = int64(500 * time.Millisecond)
+	maxBackoff     = int64(30 * time.Second)
+	minCalm        = int64(2 * time.Second)
+	busyMs         = 200 // and up to four times as much, by chance
+)
+
+// errSession is a breach of the session protocol by the peer.
+var errSession = errors.New("reconciliation session")
+
+// session is one reconciliation with the peer of a link. It dies with the link.
+type session struct {
+	id             uint64
+	core           reconciler
+	outbound       bool
+	empty          bool // this replica was empty at the start
+	paced          bool
+	behind         bool // of the link, at the start
+	sent, received uint64
+	activeAt       int64
+	next           []byte // the message to be sent next, pulled from core
+	judged         bool   // the conclusion was made or held back
+	held           bool   // held back by the fuse
+}
+
+// add reports cells that became live here.
+func (s *session) add(cells []*crdt.Cell) {
+	for _, c := range cells {
+		s.core.Added(c.Dot)
+	}
+}
+
+// require notes that l wants a session, after the delay at the earliest.
+func (r *Replicator) require(l *link, why need, delay time.Duration) {
+	at := r.nowNs + int64(delay)
+	if l.need == needNone {
+		l.need, l.needAt = why, at
+		return
+	}
+	l.needAt = min(l.needAt, at)
+	if why == needAsked {
+		l.need = why
+	}
+}
+
+// startSessions begins the sessions that are wanted, as far as the bounds
+// allow, and asks for those that the peer is to begin.
+func (r *Replicator) startSessions() {
+	for _, l := range r.order {
+		if l.need == needNone || l.session != nil || !l.met || l.broken || r.nowNs < l.needAt {
+			continue
+		}
+		if !l.begin {
+			l.ask, l.summaryDue = true, true
+			l.needAt = r.nowNs + int64(r.cfg.Limits.SummaryEvery)
+			r.wake(l)
+			continue
+		}
+		if !r.slotFree(true) {
+			continue
+		}
+		id := r.cfg.Rand.Uint64()
+		r.attach(l, &session{id: id, outbound: true, core: r.open(id)})
+		r.stats.SessionsOpened++
+		r.wake(l)
+	}
+}
+
+// attach makes s the session of l.
+func (r *Replicator) attach(l *link, s *session) {
+	s.empty = r.replica.Cells().Len() == 0
+	s.paced = !s.empty && !l.peerEmpty
+	s.behind, l.behind = l.behind, false
+	s.activeAt = r.nowNs
+	l.need, l.session = needNone, s
+}
+
+// slotFree reports whether one more session may begin. While an empty replica
+// is being filled there is no other, so that nothing is sent to it twice.
+func (r *Replicator) slotFree(outbound bool) bool {
+	free := r.cfg.Limits.InboundSessions
+	if outbound {
+		free = r.cfg.Limits.OutboundSessions
+	}
+	for _, l := range r.order {
+		s := l.session
+		switch {
+		case s == nil:
+		case s.empty && !s.judged:
+			return false
+		case s.outbound == outbound:
+			free--
+		}
+	}
+	return free > 0
+}
+
+// sessionMessage takes one message of a session. Only a malformed payload is an
+// error; a breach of the protocol ends the session.
+func (r *Replicator) sessionMessage(l *link, env envelope, payload []byte) error {
+	switch {
+	case !l.met:
+		r.stats.DropBeforeHello++
+		return nil
+	case env.link != l.token():
+		r.stats.DropStaleSession++
+		return nil
+	}
+	r.stats.SessionBytesReceived += int64(len(payload))
+	s := l.session
+	if s == nil || s.id != env.id {
+		if env.number != 0 || l.begin {
+			r.stats.DropStaleSession++
+			return nil
+		}
+		if s = r.accept(l, env.id); s == nil {
+			return nil
+		}
+	}
+	switch {
+	case env.number < s.received: // repeated
+		r.stats.DropStaleSession++
+		return nil
+	case env.number > s.received: // one was lost
+		r.abort(l)
+		return nil
+	}
+	s.received++
+	s.activeAt = r.nowNs
+	if err := s.core.Step(payload); err != nil {
+		if errors.Is(err, crdt.ErrCodec) {
+			return err
+		}
+		r.abort(l)
+		return nil
+	}
+	for _, c := range s.core.TakeProvided() {
+		r.provide(c)
+	}
+	r.settle()
+	if err := r.conclude(l, s); err != nil {
+		r.abort(l)
+		return nil
+	}
+	r.finish(l)
+	return nil
+}
+
+// accept begins a session that the peer opened, or tells it that we are busy.
+// The peer has at most one: an older one was given up.
+func (r *Replicator) accept(l *link, id uint64) *session {
+	if l.session != nil {
+		r.closeSession(l)
+	}
+	if !r.slotFree(false) {
+		l.busyDue, l.busyID = true, id
+		l.busyMs = busyMs + r.cfg.Rand.Uint64N(3*busyMs)
+		return nil
+	}
+	s := &session{id: id, core: r.acceptCore(id)}
+	r.attach(l, s)
+	r.stats.SessionsAccepted++
+	return s
+}
+
+// provide takes a cell that was offered. It becomes readable here, and its dot
+// enters the clock only at the session's end.
+func (r *Replicator) provide(c *crdt.Cell) {
+	r.checkSpan(crdt.Span{Inc: c.Dot.Inc, Lo: c.Dot.Seq, Hi: c.Dot.Seq})
+	r.noteHLC(c.HLC)
+	if r.replica.Provide(c) {
+		r.stats.CellsProvided++
+	}
+}
+
+// conclude takes over what the peer knew, once everything that it offered is
+// here, unless the fuse holds it back.
+func (r *Replicator) conclude(l *link, s *session) error {
+	if s.judged {
+		return nil
+	}
+	known, lacks, ok := s.core.Concluded()
+	if !ok {
+		return nil
+	}
+	s.judged = true
+	if size(known.Pending) > maxPendingDots {
+		return errSession
+	}
+	var drops []crdt.Dot
+	var spans []crdt.Span
+	for d := range lacks {
+		if known.Has(d) && r.replica.Cells().ByDot(d) != nil {
+			drops = append(drops, d)
+			spans = append(spans, crdt.Span{Inc: d.Inc, Lo: d.Seq, Hi: d.Seq})
+		}
+	}
+	if !r.allows(l.peer, dotsOf(spans)) {
+		s.held = true
+		for _, other := range r.order { // a second verdict
+			if other != l {
+				r.require(other, needFuse, 0)
+			}
+		}
+		return nil
+	}
+	r.replica.Conclude(known, slices.Values(drops))
+	r.settle()
+	r.stats.SessionsConcluded++
+	r.stats.CellsDropped += int64(len(drops))
+	r.checkOwn()
+	return nil
+}
+
+// finish ends the session of l if both directions are through.
+func (r *Replicator) finish(l *link) {
+	s := l.session
+	if s == nil || len(s.next) > 0 || !s.core.Done() || !s.judged {
+		return
+	}
+	l.session = nil
+	r.stats.SessionsDone++
+	l.backoff, l.unequal = 0, 0
+	l.calm = min(max(2*l.calm, minCalm), maxBackoff)
+	l.calmAt = r.nowNs + l.calm
+	l.summaryDue = true
+	if s.held {
+		r.require(l, needFuse, r.cfg.Limits.FuseRetry)
+	}
+}
+
+// closeSession drops the session of l, which was not finished: another one is
+// wanted after a while.
+func (r *Replicator) closeSession(l *link) {
+	s := l.session
+	if s == nil {
+		return
+	}
+	l.session = nil
+	l.behind = l.behind || s.behind
+	l.backoff = min(max(2*l.backoff, minBackoff), maxBackoff)
+	jitter := r.cfg.Rand.Int64N(l.backoff/2 + 1)
+	r.require(l, needRetry, time.Duration(l.backoff+jitter))
+}
+
+// abort ends the session of l, if there is one, and tells the peer.
+func (r *Replicator) abort(l *link) {
+	if l.session == nil {
+		return
+	}
+	r.stats.SessionsAborted++
+	l.abortDue, l.abortID = true, l.session.id
+	r.closeSession(l)
+}
+
+// aborted takes the peer's word that it ended a session.
+func (r *Replicator) aborted(l *link, token, id uint64) {
+	if s := l.session; s == nil || s.id != id || token != l.token() {
+		r.stats.DropStaleSession++
+		return
+	}
+	r.stats.SessionsAbortedByPeer++
+	r.closeSession(l)
+}
+
+// busy takes the peer's refusal of a session that we opened.
+func (r *Replicator) busy(l *link, id, ms uint64) {
+	s := l.session
+	if s == nil || s.id != id || !s.outbound {
+		r.stats.DropStaleSession++
+		return
+	}
+	r.stats.BusyReceived++
+	l.session = nil
+	l.behind = l.behind || s.behind
+	jitter := r.cfg.Rand.Uint64N(ms/2 + 1)
+	r.require(l, needRetry, time.Duration(ms+jitter)*time.Millisecond)
+}
+
+// expireSessions gives up the sessions in which nothing has moved.
+func (r *Replicator) expireSessions() {
+	for _, l := range r.order {
+		if s := l.session; s != nil && r.nowNs-s.activeAt >= int64(r.cfg.Limits.SessionIdle) {
+			r.stats.SessionsTimedOut++
+			r.abort(l)
+			l.helloDue = true // in case the peer has a token of an earlier link
+		}
+	}
+}
+
+// pace refills what sessions may send.
+func (r *Replicator) pace() {
+	rate := float64(r.cfg.Limits.SessionBytes)
+	if r.paceAt != 0 {
+		r.tokens = min(r.tokens+rate*float64(r.nowNs-r.paceAt)/float64(time.Second), rate/4)
+	}
+	r.paceAt = r.nowNs
+}
+
+// sessionReady reports whether the session of l has a message that may be sent.
+func (r *Replicator) sessionReady(l *link) bool {
+	s := l.session
+	if s == nil || s.paced && r.tokens <= 0 {
+		return false
+	}
+	if len(s.next) == 0 {
+		m, ok := s.core.NextMessage(sessionFrame)
+		if !ok {
+			return false
+		}
+		s.next = m
+	}
+	return true
+}
+
+// sessionFrame is the size of session messages.
+const sessionFrame = 64<<10 - sessionOverhead
+
+// appendSessions appends session messages while they fit.
+func (r *Replicator) appendSessions(l *link, from, full int) {
+	for r.sessionReady(l) {
+		s := l.session
+		if r.enc.Len() > from && r.enc.Len()+len(s.next)+sessionOverhead > full {
+			return
+		}
+		appendSession(r.enc, envelope{link: l.token(), id: s.id, number: s.sent}, s.next)
+		s.sent++
+		s.activeAt = r.nowNs
+		r.stats.SessionBytesSent += int64(len(s.next))
+		if s.paced {
+			r.tokens -= float64(len(s.next))
+		}
+		s.next = nil
+		r.finish(l)
+	}
+}
