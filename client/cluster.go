@@ -74,19 +74,18 @@ type LinkStatus struct {
 
 // KeyspaceStatus is one keyspace at one node.
 type KeyspaceStatus struct {
-	Name             string
-	Keys             int
-	Cells            int
-	Pending          int // pending deaths, the size of D
-	ClockEntries     int // incarnations in the clock, the size of C
-	Watchers         int
-	OpsIssued        uint64
-	OpsApplied       uint64
-	OpsDuplicate     uint64
-	SessionsDone     uint64
-	SessionsAborted  uint64
-	Diverged         bool // a peer's summary differs from ours
-	UnpersistedBytes int64
+	Name            string
+	Keys            int
+	Cells           int
+	Pending         int // pending deaths, the size of D
+	ClockEntries    int // incarnations in the clock, the size of C
+	Watchers        int
+	OpsIssued       uint64
+	OpsApplied      uint64
+	OpsDuplicate    uint64
+	SessionsDone    uint64
+	SessionsAborted uint64
+	Diverged        bool // a peer's summary differs from ours
 }
 
 // StorageStatus is the state of the disk store.
@@ -96,5 +95,5 @@ type StorageStatus struct {
 	Lag        time.Duration // age of the oldest change that is not on disk
 	LogBytes   int64         // of the op log since the last checkpoint
 	Commits    uint64
-	LastCommit time.Time
+	Backlog    int64 // bytes that are not on disk yet
 }

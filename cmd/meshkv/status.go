@@ -144,28 +144,27 @@ type jsonLink struct {
 }
 
 type jsonKeyspaceStatus struct {
-	Name             string `json:"name"`
-	Keys             int    `json:"keys"`
-	Cells            int    `json:"cells"`
-	Pending          int    `json:"pending"`
-	ClockEntries     int    `json:"clock_entries"`
-	Watchers         int    `json:"watchers"`
-	OpsIssued        uint64 `json:"ops_issued"`
-	OpsApplied       uint64 `json:"ops_applied"`
-	OpsDuplicate     uint64 `json:"ops_duplicate"`
-	SessionsDone     uint64 `json:"sessions_done"`
-	SessionsAborted  uint64 `json:"sessions_aborted"`
-	Diverged         bool   `json:"diverged"`
-	UnpersistedBytes int64  `json:"unpersisted_bytes"`
+	Name            string `json:"name"`
+	Keys            int    `json:"keys"`
+	Cells           int    `json:"cells"`
+	Pending         int    `json:"pending"`
+	ClockEntries    int    `json:"clock_entries"`
+	Watchers        int    `json:"watchers"`
+	OpsIssued       uint64 `json:"ops_issued"`
+	OpsApplied      uint64 `json:"ops_applied"`
+	OpsDuplicate    uint64 `json:"ops_duplicate"`
+	SessionsDone    uint64 `json:"sessions_done"`
+	SessionsAborted uint64 `json:"sessions_aborted"`
+	Diverged        bool   `json:"diverged"`
 }
 
 type jsonStorage struct {
-	Path       string  `json:"path"`
-	Bytes      int64   `json:"bytes"`
-	Lag        float64 `json:"lag_ms"`
-	LogBytes   int64   `json:"log_bytes"`
-	Commits    uint64  `json:"commits"`
-	LastCommit string  `json:"last_commit,omitempty"`
+	Path     string  `json:"path"`
+	Bytes    int64   `json:"bytes"`
+	Lag      float64 `json:"lag_ms"`
+	LogBytes int64   `json:"log_bytes"`
+	Commits  uint64  `json:"commits"`
+	Backlog  int64   `json:"backlog_bytes"`
 }
 
 func toJSONStatus(st client.Status) jsonStatus {
@@ -175,7 +174,7 @@ func toJSONStatus(st client.Status) jsonStatus {
 		Links: []jsonLink{}, Keyspaces: []jsonKeyspaceStatus{}, Drops: st.Drops,
 		Warnings: append([]string{}, st.Warnings...),
 		Storage: jsonStorage{st.Storage.Path, st.Storage.Bytes, millis(st.Storage.Lag), st.Storage.LogBytes,
-			st.Storage.Commits, stamp(st.Storage.LastCommit)},
+			st.Storage.Commits, st.Storage.Backlog},
 	}
 	if j.Drops == nil {
 		j.Drops = map[string]uint64{}

@@ -1,0 +1,79 @@
+package keyspace
+
+import "github.com/meshkv/meshkv/crdt"
+
+// Bounds of the change log: how far back a watch can resume exactly.
+const (
+	maxLogChanges = 1 << 16
+	maxLogBytes   = 32 << 20
+)
+
+// A change is one step in what a key shows: from prev to next, one of which may
+// be nil.
+type change struct {
+	key        string
+	prev, next *crdt.Cell
+	why        crdt.Visibility // why nothing is shown any more; Shown if it was removed
+}
+
+func (c change) bytes() int64 {
+	n := int64(len(c.key)) + 64
+	if c.prev != nil {
+		n += int64(len(c.prev.Value))
+	}
+	if c.next != nil {
+		n += int64(len(c.next.Value))
+	}
+	return n
+}
+
+// changeLog is the newest changes of one keyspace at one node, numbered from 1
+// in apply order. It is bounded in count and bytes; a reader that falls behind
+// its start must take a snapshot. Not safe for concurrent use.
+type changeLog struct {
+	ring  []change
+	start int    // place of the oldest in ring
+	count int    // changes held
+	last  uint64 // number of the newest, 0 if there never was one
+	bytes int64
+}
+
+// oldest is the number of the oldest change held; last+1 if none is.
+func (l *changeLog) oldest() uint64 { return l.last - uint64(l.count) + 1 }
+
+func (l *changeLog) append(c change) {
+	if l.count == len(l.ring) {
+		if len(l.ring) < maxLogChanges {
+			l.grow()
+		} else {
+			l.dropOldest()
+		}
+	}
+	l.ring[(l.start+l.count)&(len(l.ring)-1)] = c
+	l.count++
+	l.last++
+	l.bytes += c.bytes()
+	for l.bytes > maxLogBytes && l.count > 1 {
+		l.dropOldest()
+	}
+}
+
+func (l *changeLog) grow() {
+	ring := make([]change, max(64, 2*len(l.ring)))
+	for i := range l.count {
+		ring[i] = l.ring[(l.start+i)&(len(l.ring)-1)]
+	}
+	l.ring, l.start = ring, 0
+}
+
+func (l *changeLog) dropOldest() {
+	l.bytes -= l.ring[l.start].bytes()
+	l.ring[l.start] = change{}
+	l.start = (l.start + 1) & (len(l.ring) - 1)
+	l.count--
+}
+
+// at is change number n, which must be held.
+func (l *changeLog) at(n uint64) change {
+	return l.ring[(l.start+int(n-l.oldest()))&(len(l.ring)-1)]
+}

@@ -1,0 +1,126 @@
+package keyspace
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/puzpuzpuz/xsync/v4"
+	"github.com/tidwall/btree"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// An index holds the live cells of one replica three ways: by key in a hash map
+// that any goroutine may read, by dot, and by key in order. It implements
+// crdt.Cells. Everything but newest and siblings belongs to the owner of the
+// replica.
+type index struct {
+	newest   *xsync.Map[string, *crdt.Cell]   // per key, the highest cell
+	siblings *xsync.Map[string, []*crdt.Cell] // the other cells, of keys that have more than one
+	dots     map[crdt.Dot]*crdt.Cell
+	keys     *btree.Map[string, struct{}] // a key that has a cell
+	bytes    atomic.Int64                 // of keys, paths and values
+	len      atomic.Int64
+}
+
+func newIndex() *index {
+	return &index{
+		newest:   xsync.NewMap[string, *crdt.Cell](),
+		siblings: xsync.NewMap[string, []*crdt.Cell](),
+		dots:     make(map[crdt.Dot]*crdt.Cell),
+		keys:     btree.NewMap[string, struct{}](64),
+	}
+}
+
+func cellBytes(c *crdt.Cell) int64 { return int64(len(c.Key) + len(c.Path) + len(c.Value)) }
+
+// top is the highest live cell of key, or nil. Safe for concurrent use.
+func (x *index) top(key string) *crdt.Cell {
+	c, _ := x.newest.Load(key)
+	return c
+}
+
+// all is every live cell of key, the highest first. Safe for concurrent use:
+// each returned cell was live at some moment of the call.
+func (x *index) all(key string) []*crdt.Cell {
+	top, ok := x.newest.Load(key)
+	if !ok {
+		return nil
+	}
+	rest, _ := x.siblings.Load(key)
+	cells := make([]*crdt.Cell, 0, 1+len(rest))
+	cells = append(cells, top)
+	for _, c := range rest {
+		if c.Dot != top.Dot {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// ByKey implements crdt.Cells.
+func (x *index) ByKey(key string) []*crdt.Cell { return x.all(key) }
+
+// ByDot implements crdt.Cells.
+func (x *index) ByDot(d crdt.Dot) *crdt.Cell { return x.dots[d] }
+
+// Len implements crdt.Cells; safe for concurrent use.
+func (x *index) Len() int { return int(x.len.Load()) }
+
+// Add implements crdt.Cells.
+func (x *index) Add(c *crdt.Cell) {
+	x.dots[c.Dot] = c
+	x.bytes.Add(cellBytes(c))
+	x.len.Add(1)
+	top, ok := x.newest.Load(c.Key)
+	if !ok {
+		x.keys.Set(c.Key, struct{}{})
+		x.newest.Store(c.Key, c)
+		return
+	}
+	rest, _ := x.siblings.Load(c.Key)
+	if c.Compare(top) > 0 {
+		top, c = c, top
+	}
+	i, _ := slices.BinarySearchFunc(rest, c, func(a, b *crdt.Cell) int { return b.Compare(a) })
+	x.siblings.Store(c.Key, slices.Insert(slices.Clone(rest), i, c))
+	x.newest.Store(top.Key, top)
+}
+
+// Remove implements crdt.Cells.
+func (x *index) Remove(c *crdt.Cell) {
+	delete(x.dots, c.Dot)
+	x.bytes.Add(-cellBytes(c))
+	x.len.Add(-1)
+	top, _ := x.newest.Load(c.Key)
+	rest, many := x.siblings.Load(c.Key)
+	if !many {
+		x.newest.Delete(c.Key)
+		x.keys.Delete(c.Key)
+		return
+	}
+	if top.Dot == c.Dot {
+		x.newest.Store(c.Key, rest[0])
+		rest = rest[1:]
+	} else {
+		rest = slices.DeleteFunc(slices.Clone(rest), func(s *crdt.Cell) bool { return s.Dot == c.Dot })
+	}
+	if len(rest) == 0 {
+		x.siblings.Delete(c.Key)
+		return
+	}
+	x.siblings.Store(c.Key, rest)
+}
+
+// Replace implements crdt.Cells.
+func (x *index) Replace(old, c *crdt.Cell) {
+	if _, many := x.siblings.Load(c.Key); many {
+		x.Add(c)
+		x.Remove(old)
+		return
+	}
+	delete(x.dots, old.Dot)
+	x.dots[c.Dot] = c
+	x.bytes.Add(cellBytes(c) - cellBytes(old))
+	x.newest.Store(c.Key, c)
+}

@@ -1,0 +1,226 @@
+package keyspace
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip"
+)
+
+// sweepEvery is how often cells of closed incarnations are looked for, besides
+// the moment at which one is closed.
+const sweepEvery = 10 * time.Second
+
+// LinkUp tells the replicator of a new stream to peer.
+func (k *Keyspace) LinkUp(now time.Time, peer gossip.PeerID) {
+	k.drive(now, func() { k.rep.LinkUp(now, peer) })
+}
+
+// LinkDown tells the replicator that the stream to peer has ended.
+func (k *Keyspace) LinkDown(now time.Time, peer gossip.PeerID) {
+	k.drive(now, func() { k.rep.LinkDown(peer) })
+}
+
+// Step takes one received frame. An error means that the peer does not speak
+// our protocol: the link must be closed.
+func (k *Keyspace) Step(now time.Time, peer gossip.PeerID, frame []byte) (err error) {
+	k.drive(now, func() {
+		err = k.rep.Step(now, peer, frame)
+		k.env.Clock.Observe(now, k.rep.MaxHLC())
+	})
+	return err
+}
+
+// NextFrame appends the next frame for peer to buf, if there is one.
+func (k *Keyspace) NextFrame(now time.Time, peer gossip.PeerID, buf []byte, max int) (frame []byte, ok bool) {
+	k.drive(now, func() { frame, ok = k.rep.NextFrame(now, peer, buf, max) })
+	return frame, ok
+}
+
+// drive runs one call of the replicator under the mutex and does what follows.
+func (k *Keyspace) drive(now time.Time, call func()) {
+	k.mu.Lock()
+	call()
+	after := k.settle(now)
+	k.mu.Unlock()
+	k.finish(after)
+}
+
+// Tick does what is due: repair, expiry, collection. Called every 50 ms or so.
+func (k *Keyspace) Tick(now time.Time) {
+	k.drive(now, func() {
+		k.rep.Tick(now)
+		k.expire(now)
+		if !now.Before(k.sweepAt) {
+			k.sweepAt = now.Add(sweepEvery)
+			k.sweep(now)
+		}
+	})
+}
+
+// expire hides what has expired and collects what expired a while ago.
+func (k *Keyspace) expire(now time.Time) {
+	nowMs := now.UnixMilli()
+	expired, collect := k.life.tick(nowMs)
+	for _, c := range expired {
+		k.hide(c, crdt.HiddenExpired)
+	}
+	var dots []crdt.Dot
+	for _, c := range collect {
+		owner := k.env.Owners.Get(c.Dot.Inc)
+		switch {
+		case c.Dot.Inc == k.env.Inc, owner.State == crdt.OwnerClosed && k.chosen():
+			dots = append(dots, c.Dot)
+		default: // its origin's to collect, or the chosen member's
+			k.life.again(c, nowMs+collectAfter.Milliseconds())
+		}
+	}
+	k.remove(now, dots)
+}
+
+// hide records that c is hidden, or shown again, and tells watches.
+func (k *Keyspace) hide(c *crdt.Cell, v crdt.Visibility) {
+	before := k.shownOf(c.Key)
+	if k.life.set(c, v) {
+		k.restated(c.Key, before)
+		k.signal()
+	}
+}
+
+// OwnerChanged re-examines the ephemeral cells of inc after its state changed.
+func (k *Keyspace) OwnerChanged(now time.Time, inc crdt.Inc) {
+	k.drive(now, func() {
+		for _, c := range k.life.ownedBy(inc) {
+			k.hide(c, crdt.Visible(c, now.UnixMilli(), k.ownerOf(c)))
+		}
+	})
+}
+
+// CloseInc records for ever that inc writes no more, and collects its ephemeral
+// cells if that falls to this node.
+func (k *Keyspace) CloseInc(now time.Time, inc crdt.Inc) {
+	k.drive(now, func() {
+		if k.rep.Replica().Clock().Entry(inc).Max() == 0 && len(k.life.byOwner[inc]) == 0 {
+			return // it never wrote here: nothing to close, and no entry to keep
+		}
+		k.rep.CloseInc(inc)
+		for _, c := range k.life.ownedBy(inc) {
+			k.hide(c, crdt.Visible(c, now.UnixMilli(), crdt.OwnerClosed))
+		}
+		k.sweep(now)
+	})
+}
+
+// sweep collects the ephemeral cells of closed incarnations.
+func (k *Keyspace) sweep(now time.Time) {
+	var dots []crdt.Dot
+	for inc := range k.life.byOwner {
+		if k.rep.Replica().Clock().Entry(inc).Closed {
+			for _, c := range k.life.ownedBy(inc) {
+				dots = append(dots, c.Dot)
+			}
+		}
+	}
+	if len(dots) > 0 && k.chosen() {
+		k.remove(now, dots)
+	}
+}
+
+func (k *Keyspace) remove(now time.Time, dots []crdt.Dot) {
+	if len(dots) == 0 {
+		return
+	}
+	if _, err := k.rep.Remove(now, dots, k.env.Clock.Now(now)); err != nil {
+		k.env.Logger.Warn("cells not collected", "keyspace", k.name, "err", err)
+	}
+}
+
+// Throttle waits while too much waits for the disk, so that a fast peer is held
+// back instead of filling the memory.
+func (k *Keyspace) Throttle(ctx context.Context) error {
+	if k.env.Writer == nil || !k.env.Writer.Overloaded() {
+		return nil
+	}
+	k.mu.Lock()
+	ticket := k.ticket
+	k.mu.Unlock()
+	return k.env.Writer.Wait(ctx, ticket)
+}
+
+// Reconcile asks for a session with peer.
+func (k *Keyspace) Reconcile(now time.Time, peer gossip.PeerID) {
+	k.drive(now, func() { k.rep.Reconcile(now, peer) })
+}
+
+// SetRTT tells the replicator how far away a peer is.
+func (k *Keyspace) SetRTT(peer gossip.PeerID, rtt time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.rep.SetRTT(peer, rtt)
+}
+
+// Links describes what waits for each peer.
+func (k *Keyspace) Links() []gossip.LinkStats {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rep.Links()
+}
+
+// Stats describes the replication of the keyspace.
+func (k *Keyspace) Stats() gossip.Stats {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rep.Stats()
+}
+
+// Status describes the keyspace for operators.
+func (k *Keyspace) Status() client.KeyspaceStatus {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.rep.Stats()
+	return client.KeyspaceStatus{
+		Name:            k.name,
+		Keys:            k.index.keys.Len() - len(k.dark),
+		Cells:           k.index.Len(),
+		Pending:         k.rep.Replica().PendingLen(),
+		ClockEntries:    k.rep.Replica().Clock().Len(),
+		Watchers:        int(k.watchers.Load()),
+		OpsIssued:       k.issued.Load(),
+		OpsApplied:      uint64(s.OpsReceived - s.OpsDuplicate),
+		OpsDuplicate:    uint64(s.OpsDuplicate),
+		SessionsDone:    uint64(s.SessionsDone),
+		SessionsAborted: uint64(s.SessionsAborted + s.SessionsTimedOut),
+		Diverged:        k.diverged(),
+	}
+}
+
+// diverged reports whether a peer's summaries differed from ours twice running.
+func (k *Keyspace) diverged() bool {
+	return slices.ContainsFunc(k.rep.Links(), func(l gossip.LinkStats) bool { return l.Unequal >= 2 })
+}
+
+// Met reports whether this replica has ever been found equal to a peer's, or
+// been made so by a session.
+func (k *Keyspace) Met() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.met {
+		k.met = k.rep.Stats().SessionsDone > 0 ||
+			slices.ContainsFunc(k.rep.Links(), func(l gossip.LinkStats) bool { return l.InSync })
+	}
+	return k.met
+}
+
+// Bytes is the size of keys, paths and values of the live cells.
+func (k *Keyspace) Bytes() int64 { return k.index.bytes.Load() }
+
+// Close ends watches and refuses further calls. Reads go on.
+func (k *Keyspace) Close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.done = true
+	k.signal()
+}

@@ -1,0 +1,227 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meshkv/meshkv/gossip"
+	"github.com/meshkv/meshkv/gossip/mesh"
+	"github.com/meshkv/meshkv/keyspace"
+)
+
+// maxFrame is how much one keyspace may put into one frame, in bytes; a single
+// larger op travels alone.
+const maxFrame = 64 << 10
+
+// errFrame: a frame that is not one of ours; the link is closed.
+var errFrame = errors.New("malformed frame")
+
+// A peer is one established link with its two goroutines. A frame on the wire
+// is the length of the keyspace's name in one byte, the name, and the payload.
+type peer struct {
+	id   gossip.PeerID
+	link *mesh.Link
+	wake chan struct{} // capacity 1
+
+	mu    sync.Mutex // protects dirty
+	dirty map[string]struct{}
+	spare map[string]struct{}
+}
+
+func newPeer(id gossip.PeerID, link *mesh.Link) *peer {
+	return &peer{
+		id:    id,
+		link:  link,
+		wake:  make(chan struct{}, 1),
+		dirty: make(map[string]struct{}),
+		spare: make(map[string]struct{}),
+	}
+}
+
+// mark notes that the keyspace has something to send and wakes the writer.
+func (p *peer) mark(keyspace string) {
+	p.mu.Lock()
+	p.dirty[keyspace] = struct{}{}
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take are the keyspaces marked since the last call. The map is valid until the
+// next call.
+func (p *peer) take() map[string]struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dirty, p.spare = p.spare, p.dirty
+	clear(p.dirty)
+	return p.spare
+}
+
+// serve moves frames until the link breaks, a peer misbehaves, or ctx ends. It
+// leaves no goroutine behind and closes the link.
+func (n *Node) serve(ctx context.Context, p *peer) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { cancel(n.send(ctx, p)) })
+	wg.Go(func() { cancel(n.receive(ctx, p)) })
+	<-ctx.Done()
+	p.link.Close() // ends both
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// send writes what the keyspaces have for the peer: a frame of each in turn, so
+// that none waits for more than one frame of every other.
+func (n *Node) send(ctx context.Context, p *peer) error {
+	buf := make([]byte, 0, maxFrame+4096)
+	for {
+		select {
+		case <-p.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for dirty := p.take(); len(dirty) > 0; {
+			for name := range dirty {
+				ks := n.find(name)
+				if ks == nil {
+					delete(dirty, name)
+					continue
+				}
+				buf = append(buf[:0], byte(len(name)))
+				buf = append(buf, name...)
+				frame, ok := ks.NextFrame(time.Now(), p.id, buf, maxFrame)
+				if !ok {
+					delete(dirty, name)
+					continue
+				}
+				buf = frame
+				if err := p.link.WriteFrame(frame); err != nil {
+					return fmt.Errorf("write frame: %w", err)
+				}
+			}
+		}
+	}
+}
+
+// receive hands frames to their keyspaces. While too much waits for the disk it
+// reads nothing, so that the peer is held back by the stream itself.
+func (n *Node) receive(ctx context.Context, p *peer) error {
+	var buf []byte
+	for {
+		frame, err := p.link.ReadFrame(buf)
+		if err != nil {
+			return fmt.Errorf("read frame: %w", err)
+		}
+		buf = frame[:0]
+		if len(frame) == 0 || len(frame) < 1+int(frame[0]) {
+			n.drops.add("malformed frame")
+			return fmt.Errorf("%w: frame of %d bytes has no keyspace", errFrame, len(frame))
+		}
+		name, payload := string(frame[1:1+frame[0]]), frame[1+frame[0]:]
+		ks, err := n.open(name)
+		if err != nil {
+			n.drops.add("frame for a keyspace that cannot be opened")
+			n.log.Debug("frame dropped", "peer", p.id, "err", err)
+			continue
+		}
+		if err := ks.Step(time.Now(), p.id, payload); err != nil {
+			n.drops.add("malformed frame")
+			return fmt.Errorf("keyspace %s: %w", name, err)
+		}
+		if err := ks.Throttle(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// links runs every link that the mesh establishes.
+func (n *Node) links(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case link := <-n.mesh.Links():
+			wg.Go(func() { n.runLink(ctx, link) })
+		}
+	}
+}
+
+func (n *Node) runLink(ctx context.Context, link *mesh.Link) {
+	member := link.Peer
+	p := newPeer(gossip.PeerID(fmt.Sprintf("%s/%016x", member.Name, member.Inc)), link)
+	log := n.log.With("peer", member.Name)
+
+	// A second link to the same peer takes the place of the first, whose
+	// goroutines end before the keyspaces hear of the new one.
+	n.linkMu.Lock()
+	if old, ok := n.peers.Load(p.id); ok {
+		old.link.Close()
+		ended := n.ended[p.id]
+		n.linkMu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			link.Close()
+			return
+		}
+		n.linkMu.Lock()
+		if _, ok := n.peers.Load(p.id); ok { // a third one was faster
+			n.linkMu.Unlock()
+			link.Close()
+			return
+		}
+	}
+	ended := make(chan struct{})
+	n.ended[p.id] = ended
+	n.peers.Store(p.id, p)
+	n.everLinked.Store(true)
+	for _, ks := range n.sorted() {
+		ks.LinkUp(time.Now(), p.id)
+	}
+	n.linkMu.Unlock()
+	log.Info("link up", "addr", link.Addr())
+
+	err := n.serve(ctx, p)
+
+	n.linkMu.Lock()
+	n.peers.Delete(p.id)
+	delete(n.ended, p.id)
+	for _, ks := range n.sorted() {
+		ks.LinkDown(time.Now(), p.id)
+	}
+	close(ended)
+	n.linkMu.Unlock()
+	if ctx.Err() == nil {
+		log.Log(ctx, slog.LevelInfo, "link down", "err", err)
+	}
+}
+
+// allPeers are the established links, by peer.
+func (n *Node) allPeers() []*peer {
+	all := make([]*peer, 0, n.peers.Size())
+	n.peers.Range(func(_ gossip.PeerID, p *peer) bool {
+		all = append(all, p)
+		return true
+	})
+	slices.SortFunc(all, func(a, b *peer) int { return cmp.Compare(a.id, b.id) })
+	return all
+}
+
+// Wake implements keyspace.Waker.
+func (n *Node) Wake(name string, id gossip.PeerID) {
+	if p, ok := n.peers.Load(id); ok {
+		p.mark(name)
+	}
+}
+
+var _ keyspace.Waker = (*Node)(nil)

@@ -1,0 +1,368 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip"
+	"github.com/meshkv/meshkv/gossip/mesh"
+	"github.com/meshkv/meshkv/keyspace"
+	"github.com/meshkv/meshkv/node/api"
+	"github.com/meshkv/meshkv/storage"
+)
+
+// Errors of Start. Match with errors.Is.
+var (
+	// ErrDataDir: the data directory cannot be used.
+	ErrDataDir = errors.New("data directory")
+	// ErrAddrInUse: an address is taken by another process.
+	ErrAddrInUse = errors.New("address in use")
+)
+
+const (
+	tickEvery    = 50 * time.Millisecond
+	drainTimeout = 5 * time.Second // for API calls in flight, at Stop
+)
+
+// A Node is one running node. It implements client.Cluster. Safe for
+// concurrent use.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	inc     crdt.Inc
+	started time.Time
+
+	store  storage.Store
+	writer *storage.Writer // nil: memory only
+	clock  *keyspace.Clock
+	owners *keyspace.Owners
+	env    *keyspace.Env
+	mesh   *mesh.Mesh
+	api    *api.Server  // nil if the API is off
+	apiLn  net.Listener // nil if the API is off
+	peers  *xsync.Map[gossip.PeerID, *peer]
+	drops  drops
+
+	everLinked atomic.Bool
+	draining   atomic.Bool
+
+	keyspaces *xsync.Map[string, *keyspace.Keyspace]
+	// linkMu serialises what changes keyspaces or peers, so that every keyspace
+	// hears of every link. Taken before any keyspace's mutex.
+	linkMu sync.Mutex
+	ended  map[gossip.PeerID]chan struct{} // per peer, closed when its link has ended
+
+	closedMu sync.Mutex // protects closed
+	closed   []crdt.Inc // learned from clocks, not yet told to all keyspaces
+	closedC  chan struct{}
+
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when everything has ended
+	err    error         // why; set before done is closed
+}
+
+// Start opens the store, binds the addresses, and returns a node that serves.
+// It does not wait for seeds. ctx bounds the start, not the life of the node.
+func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg:       cfg,
+		log:       cfg.Logger.With("node", cfg.Name),
+		started:   time.Now(),
+		owners:    keyspace.NewOwners(),
+		peers:     xsync.NewMap[gossip.PeerID, *peer](),
+		keyspaces: xsync.NewMap[string, *keyspace.Keyspace](),
+		ended:     make(map[gossip.PeerID]chan struct{}),
+		closedC:   make(chan struct{}, 1),
+		done:      make(chan struct{}),
+	}
+	var undo []func() // closes what was opened, if a later step does not succeed
+	defer func() {
+		if err != nil {
+			for i := len(undo) - 1; i >= 0; i-- {
+				undo[i]()
+			}
+		}
+	}()
+
+	state, err := n.openStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() { n.store.Close() })
+
+	// A new incarnation at every start, without exception, and born after
+	// everything that this directory knows of.
+	born := max(n.started.UnixMilli(), state.HLCBound.WallMs())
+	n.inc = crdt.NewInc(born, rand.Uint64())
+	n.log = n.log.With("inc", n.inc)
+	n.clock = keyspace.NewClock(state.HLCBound)
+	n.owners.Set(n.inc, keyspace.Owner{Name: cfg.Name, State: crdt.OwnerAlive})
+	n.env = &keyspace.Env{
+		Name:   cfg.Name,
+		Inc:    n.inc,
+		Self:   peerID(cfg.Name, n.inc),
+		Clock:  n.clock,
+		Owners: n.owners,
+		Writer: n.writer,
+		Waker:  n,
+		Closed: n.noteClosed,
+		Sync:   cfg.Durability == DurabilityFsync,
+		Logger: n.log,
+	}
+	for name, st := range state.Keyspaces {
+		n.keyspaces.Store(name, keyspace.Open(name, n.env, st, n.started))
+	}
+	state.Keyspaces = nil
+
+	if n.mesh, err = mesh.New(mesh.Config{
+		Name:      cfg.Name,
+		Cluster:   cfg.Cluster,
+		Bind:      cfg.Bind,
+		Advertise: cfg.Advertise,
+		Join:      cfg.Join,
+		Inc:       uint64(n.inc),
+		Zone:      cfg.Zone,
+		Roles:     cfg.Roles,
+		APIAddr:   cfg.HTTP,
+		ReapAfter: cfg.ReapAfter,
+		Network:   cfg.Network,
+		Logger:    n.log,
+	}); err != nil {
+		return nil, bindError("mesh", "--bind", cfg.Bind, err)
+	}
+	undo = append(undo, func() { n.mesh.Close() })
+
+	if cfg.HTTP != "off" {
+		if n.apiLn, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HTTP); err != nil {
+			return nil, bindError("API", "--http", cfg.HTTP, err)
+		}
+		undo = append(undo, func() { n.apiLn.Close() })
+		registry := prometheus.NewRegistry()
+		if err := registry.Register(newCollector(n)); err != nil {
+			return nil, fmt.Errorf("register metrics: %w", err)
+		}
+		n.api = api.NewServer(n, api.Options{Registry: registry, Logger: n.log})
+	}
+	n.run()
+	if n.writer != nil {
+		if err := n.clock.Extend(ctx, n.writer); err != nil {
+			n.cancel(err)
+			<-n.done
+			undo = nil
+			return nil, fmt.Errorf("%w: %w", ErrDataDir, err)
+		}
+		if err := n.supersede(); err != nil {
+			n.cancel(err)
+			<-n.done
+			undo = nil
+			return nil, fmt.Errorf("%w: %w", ErrDataDir, err)
+		}
+	}
+	n.log.Info("node started", "mesh", n.MeshAddr(), "api", n.APIAddr(), "data_dir", cfg.DataDir, "durability", cfg.Durability)
+	return n, nil
+}
+
+// openStore opens and loads the store. Files that fail verification are moved
+// aside, all of them, and the node begins empty: its peers have the data, and a
+// clock without its cells would lose some for ever.
+func (n *Node) openStore(ctx context.Context) (storage.State, error) {
+	dir := n.cfg.DataDir
+	if dir == "" || n.cfg.Durability == DurabilityMemory {
+		n.store = storage.OpenMemory()
+		return n.store.Load(ctx)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return storage.State{}, fmt.Errorf("%w: %w: choose a directory that this user may write (--data-dir)", ErrDataDir, err)
+	}
+	for attempt := 0; ; attempt++ {
+		store, err := storage.Open(dir, nil)
+		if err == nil {
+			var state storage.State
+			if state, err = store.Load(ctx); err == nil {
+				n.store = store
+				n.writer = storage.NewWriter(store, nil)
+				return state, nil
+			}
+			store.Close()
+		}
+		switch {
+		case errors.Is(err, storage.ErrLocked):
+			return storage.State{}, fmt.Errorf("%w: %w: stop the other process or choose another --data-dir", ErrDataDir, err)
+		case errors.Is(err, storage.ErrFormat):
+			return storage.State{}, fmt.Errorf("%w: %w: run the version of meshkv that wrote it, or choose another --data-dir", ErrDataDir, err)
+		case errors.Is(err, storage.ErrDamaged) && attempt == 0:
+			moved, derr := storage.Discard(dir)
+			if derr != nil {
+				return storage.State{}, fmt.Errorf("%w: %w; moving it aside: %w", ErrDataDir, err, derr)
+			}
+			n.log.Error("store is damaged: moved aside, beginning empty, data comes back from the peers", "err", err, "moved_to", moved)
+			n.drops.add("damaged store set aside")
+		default:
+			return storage.State{}, fmt.Errorf("%w: %w", ErrDataDir, err)
+		}
+	}
+}
+
+func bindError(what, flag, addr string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, mesh.ErrAddrInUse) {
+		return fmt.Errorf("%w: %s address %s is taken: stop the other process or choose another with %s", ErrAddrInUse, what, addr, flag)
+	}
+	return fmt.Errorf("%w: listen on %s address %s: %w", ErrConfig, what, addr, err)
+}
+
+// run starts the goroutines of the node. The node ends, as a whole, with the
+// first of them that fails.
+func (n *Node) run() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	n.cancel = cancel
+	writerCtx, stopWriter := context.WithCancel(context.Background())
+	var wg, writers sync.WaitGroup
+	if n.writer != nil {
+		writers.Go(func() {
+			if err := n.writer.Run(writerCtx); err != nil {
+				cancel(fmt.Errorf("%w: %w", ErrDataDir, err))
+			}
+		})
+	}
+	wg.Go(func() {
+		if err := n.mesh.Run(ctx); err != nil && ctx.Err() == nil {
+			cancel(fmt.Errorf("mesh: %w", err))
+		}
+	})
+	wg.Go(func() { n.links(ctx) })
+	wg.Go(func() { n.membership(ctx) })
+	wg.Go(func() { n.tick(ctx) })
+	if n.api != nil {
+		wg.Go(func() {
+			if err := n.api.Serve(n.apiLn); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("API: %w", err))
+			}
+		})
+	}
+	go func() {
+		<-ctx.Done()
+		n.draining.Store(true)
+		if n.api != nil {
+			drain, stop := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+			if err := n.api.Shutdown(drain); err != nil {
+				n.log.Warn("API calls were cut off", "err", err)
+			}
+			stop()
+		}
+		for _, ks := range n.sorted() {
+			ks.Close()
+		}
+		wg.Wait()
+		stopWriter() // flushes what is left
+		writers.Wait()
+		err := n.store.Close()
+		if cause := context.Cause(ctx); !errors.Is(cause, errStopped) {
+			err = cause
+		}
+		n.err = err
+		close(n.done)
+	}()
+}
+
+// errStopped is the cause of a Stop.
+var errStopped = errors.New("stopped")
+
+// tick drives what depends on time.
+func (n *Node) tick(ctx context.Context) {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.closedC:
+			n.spreadClosed()
+		case <-ticker.C:
+			now := time.Now()
+			for _, ks := range n.sorted() {
+				ks.Tick(now)
+			}
+			if n.writer != nil && n.clock.ExtendDue(now) {
+				if err := n.clock.Extend(ctx, n.writer); err != nil && ctx.Err() == nil {
+					n.cancel(fmt.Errorf("%w: %w", ErrDataDir, err))
+					return
+				}
+			}
+		}
+	}
+}
+
+// Stop ends the node without leaving the cluster, so that it can start again,
+// and waits until everything is on disk. It may be called twice.
+func (n *Node) Stop(ctx context.Context) error {
+	n.draining.Store(true)
+	n.cancel(errStopped)
+	select {
+	case <-n.done:
+		return n.err
+	case <-ctx.Done():
+		return fmt.Errorf("stop: %w", ctx.Err())
+	}
+}
+
+// Done is closed when the node has ended.
+func (n *Node) Done() <-chan struct{} { return n.done }
+
+// Err is why the node ended: nil after Stop or Leave. Only valid after Done.
+func (n *Node) Err() error { return n.err }
+
+// Name of the node.
+func (n *Node) Name() string { return n.cfg.Name }
+
+// Inc is the node's incarnation in hex.
+func (n *Node) Inc() string { return n.inc.String() }
+
+// MeshAddr is the mesh address that others use, as host:port.
+func (n *Node) MeshAddr() string { return n.mesh.Addr() }
+
+// APIAddr is the API address, as host:port; empty if the API is off.
+func (n *Node) APIAddr() string {
+	if n.apiLn == nil {
+		return ""
+	}
+	return n.apiLn.Addr().String()
+}
+
+func peerID(name string, inc crdt.Inc) gossip.PeerID {
+	return gossip.PeerID(name + "/" + inc.String())
+}
+
+// supersede closes the incarnation that this node had before, if the directory
+// says which that was, and writes down its own.
+func (n *Node) supersede() error {
+	path := filepath.Join(n.cfg.DataDir, "incarnation")
+	old, err := readIncarnation(path)
+	if err != nil {
+		n.log.Warn("former incarnation not known: what it bound to itself stays hidden until reaped", "err", err)
+	}
+	if old.Name == n.cfg.Name && old.Inc != 0 && old.Inc != n.inc {
+		n.owners.Set(old.Inc, keyspace.Owner{Name: n.cfg.Name, State: crdt.OwnerClosed})
+		for _, ks := range n.sorted() {
+			ks.CloseInc(time.Now(), old.Inc)
+		}
+	}
+	return writeIncarnation(path, incarnation{Name: n.cfg.Name, Inc: n.inc})
+}
