@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip/reconcile"
 )
 
 // link is one connection to a peer, from LinkUp to LinkDown. What waits to be
@@ -39,26 +40,24 @@ type link struct {
 	turn       bool // the next frame begins with the session
 
 	// Summaries.
-	sentSums  sums  // in the last one sent
-	sentAt    int64 // when
-	idleAt    int64 // when an unchanged one is due
-	peerEmpty bool  // the peer's last summary counted no cells
-	heard     bool  // a summary has arrived
+	sentRoot  reconcile.Root // in the last one sent
+	sentAt    int64          // when
+	idleAt    int64          // when an unchanged one is due
+	peerEmpty bool           // the peer's last summary counted no cells
+	heard     bool           // a summary has arrived
 	inSync    bool
 	unequal   int // in a row
 
 	// Sessions.
-	behind  bool  // ops were dropped, and no session has been begun since
-	need    need  // why a session is wanted, or needNone
-	needAt  int64 // not before
-	backoff int64 // before the next try, after sessions that failed
-	calm    int64 // after a session, summaries alone bring no other for so long
-	calmAt  int64 // until when
+	behind  bool   // ops were dropped, and no session has been begun since
+	need    need   // why a session is wanted, or needNone
+	needAt  int64  // not before
+	backoff int64  // before the next try, after sessions that failed
+	calm    int64  // after a session, summaries alone bring no other for so long
+	calmAt  int64  // until when
+	opened  uint64 // sessions begun here
 	session *session
 }
-
-// sums are the sums of a replica.
-type sums struct{ data, clock Sum }
 
 // token recognises this link's session messages.
 func (l *link) token() uint64 { return l.mine + l.theirs }

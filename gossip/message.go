@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip/reconcile"
 )
 
 // A frame is a concatenation of messages, each an array whose first element is
@@ -40,10 +41,10 @@ const (
 	sessionOverhead  = 48 // of a session message beside its payload
 )
 
-// Summary is what a peer says about its whole replica.
+// summary is what a peer says about its whole replica.
 type summary struct {
-	data, clock Sum
-	ask         bool // the sender wants a session and is not the one to begin it
+	root reconcile.Root
+	ask  bool // the sender wants a session and is not the one to begin it
 }
 
 func appendHello(e *crdt.Encoder, token uint64) {
@@ -67,14 +68,15 @@ func appendDots(e *crdt.Encoder, kind uint64, d crdt.Dots) {
 func appendSummary(e *crdt.Encoder, s summary) {
 	e.ArrayLen(6)
 	e.Uint(kindSummary)
-	e.Uint(s.data.Hash)
-	e.Uint(s.data.Count)
-	e.Uint(s.clock.Hash)
-	e.Uint(s.clock.Count)
+	e.Uint(s.root.Data.Hash)
+	e.Uint(s.root.Data.Count)
+	e.Uint(s.root.Clock.Hash)
+	e.Uint(s.root.Clock.Count)
 	e.Bool(s.ask)
 }
 
-// envelope is a session message without its payload.
+// envelope is a session message without its payload. Sessions of one link are
+// counted by the peer that begins them, and messages by their sender.
 type envelope struct{ link, id, number uint64 }
 
 func appendSession(e *crdt.Encoder, env envelope, payload []byte) {
@@ -127,7 +129,7 @@ func takeUints(d *crdt.Decoder, into ...*uint64) error {
 }
 
 func takeSummary(d *crdt.Decoder) (s summary, err error) {
-	if err = takeUints(d, &s.data.Hash, &s.data.Count, &s.clock.Hash, &s.clock.Count); err != nil {
+	if err = takeUints(d, &s.root.Data.Hash, &s.root.Data.Count, &s.root.Clock.Hash, &s.root.Clock.Count); err != nil {
 		return s, err
 	}
 	s.ask, err = d.Bool()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip/reconcile"
 )
 
 // Errors of a Replicator. Nothing was changed when one is returned by a write.
@@ -34,7 +35,7 @@ var (
 type Replicator struct {
 	cfg     Config
 	replica *crdt.Replica
-	data    *index
+	data    *reconcile.Trie
 	clock   clockSum
 	ring    ring
 
@@ -72,8 +73,8 @@ func New(cfg Config, state crdt.State, cells iter.Seq[*crdt.Cell]) *Replicator {
 	r := &Replicator{
 		cfg:     cfg,
 		replica: crdt.NewReplica(state),
-		data:    newIndex(cfg.Seed),
-		clock:   newClockSum(cfg.Seed),
+		data:    reconcile.NewTrie(cfg.Seed),
+		clock:   newClockSum(cfg.Seed, state.Clock),
 		links:   make(map[PeerID]*link),
 		enc:     crdt.NewEncoder(),
 		dec:     crdt.NewDecoder(),
@@ -82,11 +83,8 @@ func New(cfg Config, state crdt.State, cells iter.Seq[*crdt.Cell]) *Replicator {
 	r.ring = ring{maxOps: cfg.Limits.RingOps, maxBytes: cfg.Limits.RingBytes, maxAge: cfg.Limits.RingAge}
 	if cells != nil {
 		for c := range cells {
-			r.data.add(c)
+			r.data.Insert(c)
 		}
-	}
-	for _, inc := range state.Clock.Incs() {
-		r.clock.touch(inc)
 	}
 	r.checkOwn()
 	return r
@@ -101,8 +99,9 @@ func (r *Replicator) Changes() *crdt.Changes { return r.replica.Changes() }
 
 // Root is the sums of the live cells and of the clock. Replicas with equal
 // roots hold the same.
-func (r *Replicator) Root() (data, clock Sum) {
-	return r.data.root(), r.clock.sum(r.replica.Clock())
+func (r *Replicator) Root() (data, clock reconcile.Sum) {
+	root := r.root()
+	return root.Data, root.Clock
 }
 
 // MaxHLC is the newest HLC in the ops and cells received, less those that were
@@ -279,13 +278,14 @@ func (r *Replicator) Reconcile(now time.Time, peer PeerID) {
 func (r *Replicator) Tick(now time.Time) {
 	r.begin(now)
 	r.ring.expire(r.nowNs)
+	r.pace()
 	r.graftDue()
 	for _, l := range r.order {
 		if len(l.have) > 0 && r.nowNs-l.haveAt >= int64(r.cfg.Limits.IHaveEvery) {
 			l.haveDue = true
 		}
 	}
-	r.expireSessions()
+	r.tickSessions()
 	r.startSessions()
 	r.summaries()
 	for _, l := range r.order {
@@ -355,10 +355,10 @@ func (r *Replicator) mark() {
 func (r *Replicator) settle() {
 	ch := r.replica.Changes()
 	for _, c := range ch.Added[r.added:] {
-		r.data.add(c)
+		r.data.Insert(c)
 	}
 	for _, c := range ch.Removed[r.removed:] {
-		r.data.remove(c)
+		r.data.Remove(c)
 	}
 	for _, inc := range ch.Clock[r.clocked:] {
 		r.clock.touch(inc)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip/reconcile"
 )
 
 // need is why a link wants a session.
@@ -38,7 +39,7 @@ var errSession = errors.New("reconciliation session")
 // session is one reconciliation with the peer of a link. It dies with the link.
 type session struct {
 	id             uint64
-	core           reconciler
+	core           *reconcile.Session
 	outbound       bool
 	empty          bool // this replica was empty at the start
 	paced          bool
@@ -86,8 +87,10 @@ func (r *Replicator) startSessions() {
 		if !r.slotFree(true) {
 			continue
 		}
-		id := r.cfg.Rand.Uint64()
-		r.attach(l, &session{id: id, outbound: true, core: r.open(id)})
+		l.opened++
+		r.attach(l, &session{
+			id: l.opened, outbound: true, core: reconcile.Open(l.opened, r.cfg.Seed, r.Snapshot()),
+		})
 		r.stats.SessionsOpened++
 		r.wake(l)
 	}
@@ -165,12 +168,21 @@ func (r *Replicator) sessionMessage(l *link, env envelope, payload []byte) error
 		r.provide(c)
 	}
 	r.settle()
+	r.advance(l)
+	return nil
+}
+
+// advance concludes and finishes the session of l, if it is that far.
+func (r *Replicator) advance(l *link) {
+	s := l.session
+	if s == nil {
+		return
+	}
 	if err := r.conclude(l, s); err != nil {
 		r.abort(l)
-		return nil
+		return
 	}
 	r.finish(l)
-	return nil
 }
 
 // accept begins a session that the peer opened, or tells it that we are busy.
@@ -184,7 +196,7 @@ func (r *Replicator) accept(l *link, id uint64) *session {
 		l.busyMs = busyMs + r.cfg.Rand.Uint64N(3*busyMs)
 		return nil
 	}
-	s := &session{id: id, core: r.acceptCore(id)}
+	s := &session{id: id, core: reconcile.Accept(id, r.cfg.Seed, r.Snapshot())}
 	r.attach(l, s)
 	r.stats.SessionsAccepted++
 	return s
@@ -304,9 +316,11 @@ func (r *Replicator) busy(l *link, id, ms uint64) {
 	r.require(l, needRetry, time.Duration(ms+jitter)*time.Millisecond)
 }
 
-// expireSessions gives up the sessions in which nothing has moved.
-func (r *Replicator) expireSessions() {
+// tickSessions brings sessions forward, and gives up those in which nothing has
+// moved.
+func (r *Replicator) tickSessions() {
 	for _, l := range r.order {
+		r.advance(l)
 		if s := l.session; s != nil && r.nowNs-s.activeAt >= int64(r.cfg.Limits.SessionIdle) {
 			r.stats.SessionsTimedOut++
 			r.abort(l)
@@ -331,22 +345,19 @@ func (r *Replicator) sessionReady(l *link) bool {
 		return false
 	}
 	if len(s.next) == 0 {
-		m, ok := s.core.NextMessage(sessionFrame)
-		if !ok {
-			return false
-		}
-		s.next = m
+		s.next, _ = s.core.NextMessage(s.next, sessionFrame)
 	}
-	return true
+	return len(s.next) > 0
 }
 
 // sessionFrame is the size of session messages.
 const sessionFrame = 64<<10 - sessionOverhead
 
-// appendSessions appends session messages while they fit.
+// appendSessions appends session messages while they fit. It does not conclude
+// the session, so that making a frame never changes the replica: Step and Tick
+// do.
 func (r *Replicator) appendSessions(l *link, from, full int) {
-	for r.sessionReady(l) {
-		s := l.session
+	for s := l.session; r.sessionReady(l); {
 		if r.enc.Len() > from && r.enc.Len()+len(s.next)+sessionOverhead > full {
 			return
 		}
@@ -357,7 +368,6 @@ func (r *Replicator) appendSessions(l *link, from, full int) {
 		if s.paced {
 			r.tokens -= float64(len(s.next))
 		}
-		s.next = nil
-		r.finish(l)
+		s.next = s.next[:0]
 	}
 }
