@@ -90,10 +90,10 @@ type KeyspaceStatus struct {
 
 // StorageStatus is the state of the disk store.
 type StorageStatus struct {
-	Path       string        // empty: memory only
-	Bytes      int64         // on disk
-	Lag        time.Duration // age of the oldest change that is not on disk
-	LogBytes   int64         // of the op log since the last checkpoint
-	Commits    uint64
-	Backlog    int64 // bytes that are not on disk yet
+	Path     string        // empty: memory only
+	Bytes    int64         // on disk
+	Lag      time.Duration // age of the oldest change that is not on disk
+	LogBytes int64         // of the op log since the last checkpoint
+	Commits  uint64
+	Backlog  int64 // bytes that are not on disk yet
 }

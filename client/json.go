@@ -1,0 +1,221 @@
+package client
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+	"unicode/utf8"
+)
+
+// The JSON of these types is that of the HTTP API and of the command line. A key
+// that is not UTF-8 is given as key_b64.
+
+type keyJSON struct {
+	Key    *string `json:"key,omitempty"`
+	KeyB64 []byte  `json:"key_b64,omitempty"`
+}
+
+func keyOf(key string) keyJSON {
+	if utf8.ValidString(key) {
+		return keyJSON{Key: &key}
+	}
+	return keyJSON{KeyB64: []byte(key)}
+}
+
+type entryJSON struct {
+	keyJSON
+	Value     *[]byte       `json:"value,omitempty"`
+	Version   string        `json:"version,omitempty"`
+	Origin    string        `json:"origin,omitempty"`
+	Modified  *time.Time    `json:"modified,omitempty"`
+	Expires   *time.Time    `json:"expires,omitempty"`
+	Ephemeral bool          `json:"ephemeral,omitempty"`
+	Siblings  []siblingJSON `json:"siblings,omitempty"`
+}
+
+type siblingJSON struct {
+	Value    []byte    `json:"value"`
+	Version  string    `json:"version"`
+	Origin   string    `json:"origin"`
+	Modified time.Time `json:"modified"`
+}
+
+// MarshalJSON is the entry of the HTTP API. A nil Value is left out.
+func (e Entry) MarshalJSON() ([]byte, error) { return marshalPlain(e.json()) }
+
+func (e Entry) json() entryJSON {
+	out := entryJSON{
+		keyJSON:   keyOf(e.Key),
+		Version:   e.Version.String(),
+		Origin:    e.Origin,
+		Modified:  timeJSON(e.Modified),
+		Expires:   timeJSON(e.Expires),
+		Ephemeral: e.Ephemeral,
+	}
+	if e.Value != nil {
+		out.Value = &e.Value
+	}
+	for _, s := range e.Siblings {
+		out.Siblings = append(out.Siblings, siblingJSON{append([]byte{}, s.Value...), s.Version.String(), s.Origin, s.Modified.UTC()})
+	}
+	return out
+}
+
+func timeJSON(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// MarshalJSON is the event of the HTTP API.
+func (e Event) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Type   EventType  `json:"type"`
+		Entry  *entryJSON `json:"entry,omitempty"`
+		Prev   *entryJSON `json:"prev,omitempty"`
+		Reason Reason     `json:"reason,omitempty"`
+		Cursor Cursor     `json:"cursor,omitempty"`
+	}{Type: e.Type, Reason: e.Reason, Cursor: e.Cursor}
+	if e.Type == EventPut || e.Type == EventDelete {
+		entry := e.Entry.json()
+		out.Entry = &entry
+	}
+	if e.Prev != nil {
+		prev := e.Prev.json()
+		out.Prev = &prev
+	}
+	return marshalPlain(out)
+}
+
+// MarshalJSON is the member of the HTTP API.
+func (m Member) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Name    string       `json:"name"`
+		Addr    string       `json:"addr"`
+		APIAddr string       `json:"api_addr,omitempty"`
+		Status  MemberStatus `json:"status"`
+		Zone    string       `json:"zone"`
+		Roles   []string     `json:"roles"`
+		Inc     string       `json:"inc"`
+		RTT     float64      `json:"rtt_ms,omitempty"`
+	}{m.Name, m.Addr, m.APIAddr, m.Status, m.Zone, list(m.Roles), m.Inc, milliseconds(m.RTT)}
+	return marshalPlain(out)
+}
+
+// MarshalJSON is the keyspace of the HTTP API.
+func (k KeyspaceInfo) MarshalJSON() ([]byte, error) {
+	return marshalPlain(struct {
+		Name    string   `json:"name"`
+		Mode    string   `json:"mode"`
+		Members []string `json:"members"`
+		Keys    int      `json:"keys"`
+		Cells   int      `json:"cells"`
+		Bytes   int64    `json:"bytes"`
+		Digest  string   `json:"digest"`
+	}{k.Name, k.Mode, list(k.Members), k.Keys, k.Cells, k.Bytes, k.Digest})
+}
+
+// MarshalJSON is the digest of the HTTP API.
+func (d Digest) MarshalJSON() ([]byte, error) {
+	return marshalPlain(struct {
+		Keyspace string `json:"keyspace"`
+		Digest   string `json:"digest"`
+		Clock    string `json:"clock"`
+		Entries  int    `json:"entries"`
+	}{d.Keyspace, d.Digest, d.Clock, d.Entries})
+}
+
+// MarshalJSON is the status of the HTTP API.
+func (s Status) MarshalJSON() ([]byte, error) {
+	return marshalPlain(struct {
+		Name      string               `json:"name"`
+		Inc       string               `json:"inc"`
+		Version   string               `json:"version"`
+		MeshAddr  string               `json:"mesh_addr"`
+		APIAddr   string               `json:"api_addr"`
+		Uptime    float64              `json:"uptime_seconds"`
+		Ready     bool                 `json:"ready"`
+		NotReady  []string             `json:"not_ready"`
+		Members   map[MemberStatus]int `json:"members"`
+		Links     []LinkStatus         `json:"links"`
+		Keyspaces []KeyspaceStatus     `json:"keyspaces"`
+		Storage   StorageStatus        `json:"storage"`
+		Drops     map[string]uint64    `json:"drops"`
+		Warnings  []string             `json:"warnings"`
+	}{
+		s.Name, s.Inc, s.Version, s.MeshAddr, s.APIAddr, s.Uptime.Seconds(), s.Ready, list(s.NotReady),
+		dict(s.Members), list(s.Links), list(s.Keyspaces), s.Storage, dict(s.Drops), list(s.Warnings),
+	})
+}
+
+// MarshalJSON is a link in the status of the HTTP API.
+func (l LinkStatus) MarshalJSON() ([]byte, error) {
+	return marshalPlain(struct {
+		Peer      string  `json:"peer"`
+		Addr      string  `json:"addr"`
+		RTT       float64 `json:"rtt_ms"`
+		SentBytes uint64  `json:"sent_bytes"`
+		RecvBytes uint64  `json:"recv_bytes"`
+		Queued    int     `json:"queued"`
+	}{l.Peer, l.Addr, milliseconds(l.RTT), l.SentBytes, l.RecvBytes, l.Queued})
+}
+
+// MarshalJSON is a keyspace in the status of the HTTP API.
+func (k KeyspaceStatus) MarshalJSON() ([]byte, error) {
+	return marshalPlain(struct {
+		Name            string `json:"name"`
+		Keys            int    `json:"keys"`
+		Cells           int    `json:"cells"`
+		Pending         int    `json:"pending"`
+		ClockEntries    int    `json:"clock_entries"`
+		Watchers        int    `json:"watchers"`
+		OpsIssued       uint64 `json:"ops_issued"`
+		OpsApplied      uint64 `json:"ops_applied"`
+		OpsDuplicate    uint64 `json:"ops_duplicate"`
+		SessionsDone    uint64 `json:"sessions_done"`
+		SessionsAborted uint64 `json:"sessions_aborted"`
+		Diverged        bool   `json:"diverged"`
+	}(k))
+}
+
+// MarshalJSON is the storage in the status of the HTTP API.
+func (s StorageStatus) MarshalJSON() ([]byte, error) {
+	return marshalPlain(struct {
+		Path     string  `json:"path"`
+		Bytes    int64   `json:"bytes"`
+		Lag      float64 `json:"lag_seconds"`
+		LogBytes int64   `json:"log_bytes"`
+		Commits  uint64  `json:"commits"`
+		Backlog  int64   `json:"backlog_bytes"`
+	}{s.Path, s.Bytes, s.Lag.Seconds(), s.LogBytes, s.Commits, s.Backlog})
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// list and dict are never null in JSON.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func dict[K comparable, V any](m map[K]V) map[K]V {
+	if m == nil {
+		return map[K]V{}
+	}
+	return m
+}
+
+// marshalPlain leaves <, > and & as they are: nobody puts this into HTML.
+func marshalPlain(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
