@@ -84,7 +84,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", formatTable, "form of the output: table, json or raw")
 	root.SetHelpCommand(a.helpCommand())
 	root.AddCommand(
-		a.agentCommand(), a.devCommand(), //a.demoCommand(),
+		a.agentCommand(), a.devCommand(), a.demoCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(), a.watchCommand(),
 		a.membersCommand(), a.statusCommand(), a.digestCommand(), a.diffCommand(),
 		a.waitCommand(), a.leaveCommand(), a.keyspaceCommand(),

@@ -32,6 +32,7 @@ type nodeConfig struct {
 	Insecure                             bool
 	Durability, Cluster                  string
 	Logger                               *slog.Logger
+	Network                              any
 }
 
 func (s settings) nodeConfig(log *slog.Logger) nodeConfig {

@@ -1,0 +1,41 @@
+# Every target is a plain command that can be typed as well.
+
+# A pinned version, so that a new check never fails an old commit.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME ?= 10s
+
+.PHONY: build demo test race fuzz lint bench overlay-lab clean
+
+build: ## bin/meshkv
+	go build -o bin/meshkv ./cmd/meshkv
+
+demo: build ## a cluster of 5 nodes in one process, with a shell
+	bin/meshkv demo --nodes 5
+
+test: ## everything, at most 5 minutes on 2 cores
+	go test -race -timeout 5m ./...
+
+race: ## everything again and again, for rare interleavings
+	go test -race -count 5 -timeout 30m ./...
+
+fuzz: ## every fuzz target for FUZZTIME
+	.ci/fuzz $(FUZZTIME)
+
+lint: ## formatting, go vet, staticcheck
+	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+bench: build ## the figures of docs/benchmarks.md
+	go -C bench run ./embedded
+	go -C bench run ./cluster -meshkv ../bin/meshkv
+
+overlay-lab: ## a VXLAN overlay of 3 hosts, checked and removed; needs root
+	go build -o bin/overlay-lab ./examples/overlay/cmd/overlay-lab
+	bin/overlay-lab up --hosts 3 --containers 2
+	bin/overlay-lab ping-all
+	bin/overlay-lab verify
+	bin/overlay-lab down
+
+clean:
+	rm -rf bin
