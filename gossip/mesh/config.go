@@ -1,0 +1,167 @@
+package mesh
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Errors of this package.
+var (
+	// ErrConfig: the configuration cannot work.
+	ErrConfig = errors.New("mesh: bad configuration")
+	// ErrAddrInUse: another process has the mesh's address.
+	ErrAddrInUse = errors.New("mesh: address in use")
+	// ErrNameTaken: a live node of this name was there first; Run returned for that.
+	ErrNameTaken = errors.New("mesh: node name taken")
+	// ErrNotRunning: Run was not called yet, or has returned.
+	ErrNotRunning = errors.New("mesh: not running")
+	// ErrLinkClosed: the link was closed by either side, or replaced by a newer one.
+	ErrLinkClosed = errors.New("mesh: link closed")
+	// ErrFrame: the peer sent a frame that is damaged or too large, or such a frame was given to
+	// WriteFrame. The link is closed in the first case.
+	ErrFrame = errors.New("mesh: bad frame")
+	// ErrRefused: the peer answered our HELLO with a refusal; the text has its reason.
+	ErrRefused = errors.New("mesh: link refused")
+
+	errHello = errors.New("mesh: bad hello")
+)
+
+const (
+	maxName    = 128 // bytes of a node's name
+	maxCluster = 64
+	maxAddr    = 256
+	maxSeeds   = 64
+)
+
+// Config says what a node is and where it is. Name and Inc are required.
+type Config struct {
+	// Name is unique in the cluster: letters, digits, '-', '_' and '.', up to 128.
+	Name string
+	// Cluster keeps clusters apart: nodes of another one are refused. "" takes part in "".
+	Cluster string
+	// Bind is the host:port of both UDP and TCP. Default 127.0.0.1:7950. Port 0 takes any.
+	Bind string
+	// Advertise is the host:port under which others reach this node. Default: Bind; where that is
+	// every address (0.0.0.0), the first private one of the machine. Port 0 or none is Bind's.
+	Advertise string
+	// Join names the seeds, host:port, at most 64. They are tried until they are members, and again
+	// whenever they are not. A name is resolved anew at every attempt.
+	Join []string
+	// Inc is the incarnation of this process start: later starts have greater ones.
+	Inc uint64
+
+	Zone    string
+	Roles   []string
+	APIAddr string
+
+	// ReapAfter forgets members that failed or left this long ago. Default 24 h.
+	ReapAfter time.Duration
+	// SnapshotPath is serf's file of known members, to which a restarted node turns beside its
+	// seeds. "" keeps none.
+	SnapshotPath string
+	// Network opens the sockets. Default: the machine's.
+	Network Network
+	// Logger gets member changes at Info. Default: discard.
+	Logger *slog.Logger
+	// Timings default to those of a LAN.
+	Timings Timings
+}
+
+// Timings of failure detection and links; zero fields take the defaults.
+//
+// A killed node in a cluster of n is probed by somebody within ProbeInterval on average and
+// at most (n-1)·ProbeInterval by each; the failed probe takes one more. Suspicion lasts
+// SuspicionMult·max(1, log10 n)·ProbeInterval if two others confirm it or nobody can
+// (n < 4), and SuspicionMaxMult times that if nobody does. With the defaults: 2.4 s and
+// 4.8 s up to 10 nodes, 4.8 s and 9.6 s at 100, so that a death shows after 3–4 s in small
+// clusters and about 5.5 s at 100 nodes. A live process must be stalled for more than the
+// probe and the suspicion (3 s) to be called failed by mistake: a suspect gets the accusation with
+// every ping and by gossip, and refutes it. Shorter values flapped under the race detector
+// on two busy cores.
+type Timings struct {
+	ProbeInterval    time.Duration // default 600 ms
+	ProbeTimeout     time.Duration // of the direct UDP ping, before TCP and indirect ones; default 400 ms
+	SuspicionMult    int           // default 4
+	SuspicionMaxMult int           // default 2
+	GossipInterval   time.Duration // default 100 ms
+	PushPullInterval time.Duration // full membership with a random member; default 15 s
+	Redial           time.Duration // failed members and seeds, from start to start; default 2 s
+	DialTimeout      time.Duration // default 1.5 s
+	LinkPing         time.Duration // default 1 s
+	LinkSilence      time.Duration // a link that is silent for this long is dead; default 5 s
+	LinkWrite        time.Duration // 64 KiB that the peer does not take for this long end the link; default 10 s
+	NameGrace        time.Duration // a second node of a live name gives up after this; default 10 s
+}
+
+func (t *Timings) setDefaults() {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&t.ProbeInterval, 600*time.Millisecond)
+	def(&t.ProbeTimeout, min(400*time.Millisecond, t.ProbeInterval*2/3))
+	def(&t.GossipInterval, 100*time.Millisecond)
+	def(&t.PushPullInterval, 15*time.Second)
+	def(&t.Redial, 2*time.Second)
+	def(&t.DialTimeout, min(1500*time.Millisecond, t.Redial*3/4))
+	def(&t.LinkPing, time.Second)
+	def(&t.LinkSilence, 5*time.Second)
+	def(&t.LinkWrite, 10*time.Second)
+	def(&t.NameGrace, 10*time.Second)
+	if t.SuspicionMult <= 0 {
+		t.SuspicionMult = 4
+	}
+	if t.SuspicionMaxMult <= 0 {
+		t.SuspicionMaxMult = 2
+	}
+}
+
+// prepare fills in the defaults and checks what can be checked without a socket.
+func (c *Config) prepare() error {
+	c.Bind = cmp.Or(c.Bind, "127.0.0.1:7950")
+	c.Timings.setDefaults()
+	if c.ReapAfter <= 0 {
+		c.ReapAfter = 24 * time.Hour
+	}
+	if c.Network == nil {
+		c.Network = machineNetwork{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := checkName(c.Name); err != nil {
+		return err
+	}
+	if c.Inc == 0 {
+		return fmt.Errorf("%w: an incarnation is needed", ErrConfig)
+	}
+	if len(c.Cluster) > maxCluster {
+		return fmt.Errorf("%w: the cluster's name is longer than %d bytes", ErrConfig, maxCluster)
+	}
+	if len(c.Join) > maxSeeds {
+		return fmt.Errorf("%w: more than %d seeds", ErrConfig, maxSeeds)
+	}
+	c.Roles = slices.Clone(c.Roles)
+	slices.Sort(c.Roles)
+	for _, r := range c.Roles {
+		if r == "" || strings.Contains(r, ",") {
+			return fmt.Errorf("%w: role %q", ErrConfig, r)
+		}
+	}
+	for _, a := range append([]string{c.Bind}, c.Join...) {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return fmt.Errorf("%w: address %q is not host:port", ErrConfig, a)
+		}
+	}
+	if c.Timings.ProbeTimeout > c.Timings.ProbeInterval || c.Timings.LinkPing >= c.Timings.LinkSilence {
+		return fmt.Errorf("%w: ProbeTimeout must not exceed ProbeInterval, LinkPing must be below LinkSilence", ErrConfig)
+	}
+	return nil
+}

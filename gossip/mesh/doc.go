@@ -1,0 +1,29 @@
+// Package mesh connects a node with the others: who is there, and a stream to each.
+//
+// Membership is SWIM (Das et al. 2002, with the Lifeguard extensions) as serf over
+// memberlist run it. Both of them, and our own streams, share one port: UDP packets and
+// TCP streams are told apart by their first byte ([transport]). A stock serf node can be a
+// member; it has no incarnation tag, and no [Link] is made to it.
+//
+// A [Link] is the one TCP stream between two nodes. Both may dial; the stream dialed by
+// the lower name stays. It begins with a HELLO each way (cluster, name, incarnation,
+// address) and carries checksummed frames. What the frames mean is not this package's
+// matter.
+//
+// # Promises
+//
+//   - A node that was killed is reported failed within about 5 s with the default
+//     [Timings] in clusters up to 100 nodes (see [Timings] for the arithmetic).
+//   - Failed members and seeds are redialed at least every 2 s, for as long as the member
+//     is not reaped and at a slower pace afterwards. A first answer merges both
+//     memberships again, so that a partition of any length heals by itself.
+//   - [Mesh.Events] never loses a state: it gives the latest one of each member that
+//     changed, and may leave out those in between.
+//   - A process that starts again under its name, at the same address or another one, is
+//     known by its new incarnation as soon as it has a link, before the old one is found
+//     to have failed.
+//   - When Run returns, no goroutine of this package is left.
+//
+// The decisions (whom to dial, which of two links stays, what a member's state is) are in
+// the roster, which knows neither sockets nor clocks. The rest is its driver.
+package mesh

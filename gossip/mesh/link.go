@@ -1,0 +1,269 @@
+package mesh
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// MaxFrame is the largest payload of one frame: a value of 1 MiB and what is around it.
+const MaxFrame = 1<<20 + 64<<10
+
+// A frame is [kind:4 bits | len:28 bits, u32] [crc32c of the payload, u32] [payload].
+const (
+	frameHead = 8
+
+	frameData = 0
+	framePing = 1 // payload: 8 bytes, sent back
+	framePong = 2
+
+	writeChunk = 64 << 10
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// A Link is the stream to one process of a peer. One goroutine may read while another
+// writes; more than one may write. Somebody must read, or the link's end goes unnoticed.
+//
+// It ends when either side closes it, at a damaged frame, when nothing at all comes for
+// LinkSilence, when the peer takes nothing for LinkWrite, when a better link with the same peer
+// replaces it, and with the Mesh.
+type Link struct {
+	// Peer is who answered: Name, Inc and Addr are set.
+	Peer Member
+
+	conn   net.Conn
+	br     *bufio.Reader
+	head   [frameHead]byte
+	timing Timings
+
+	wmu  sync.Mutex // protects wbuf and the order on the wire
+	wbuf []byte
+
+	pongs chan [8]byte // the newest ping to answer
+
+	sent, received atomic.Int64
+	rtt            atomic.Int64 // ns, smoothed
+	born           time.Time    // the zero of the pings' clock
+
+	once  sync.Once
+	done  chan struct{}
+	cause atomic.Pointer[error] // why it ended; set before done is closed
+}
+
+func newLink(conn net.Conn, peer Member, t Timings) *Link {
+	l := &Link{Peer: peer, conn: conn, timing: t, pongs: make(chan [8]byte, 1), done: make(chan struct{}), born: time.Now()}
+	l.br = bufio.NewReaderSize(readTimer{l}, writeChunk)
+	return l
+}
+
+// readTimer reads from the connection and fails after LinkSilence without a byte.
+type readTimer struct{ l *Link }
+
+func (r readTimer) Read(b []byte) (int, error) {
+	if err := r.l.conn.SetReadDeadline(time.Now().Add(r.l.timing.LinkSilence)); err != nil {
+		return 0, err
+	}
+	n, err := r.l.conn.Read(b)
+	r.l.received.Add(int64(n))
+	return n, err
+}
+
+// ReadFrame returns the next payload, in buf if that is large enough. An error is final: the
+// link is closed.
+func (l *Link) ReadFrame(buf []byte) ([]byte, error) {
+	for {
+		kind, payload, err := l.readAny(buf)
+		if err != nil {
+			return nil, l.fail(err)
+		}
+		switch kind {
+		case frameData:
+			return payload, nil
+		case framePing:
+			var p [8]byte
+			copy(p[:], payload)
+			select { // an older ping that is still unanswered is given up for this one
+			case <-l.pongs:
+			default:
+			}
+			l.pongs <- p // there is room: only this goroutine puts
+		case framePong:
+			l.measure(payload)
+		}
+	}
+}
+
+func (l *Link) readAny(buf []byte) (byte, []byte, error) {
+	if _, err := io.ReadFull(l.br, l.head[:]); err != nil {
+		return 0, nil, err
+	}
+	word := binary.BigEndian.Uint32(l.head[:])
+	kind, n := byte(word>>28), int(word&(1<<28-1))
+	switch {
+	case kind == frameData && n <= MaxFrame:
+	case (kind == framePing || kind == framePong) && n == 8:
+	default:
+		return 0, nil, fmt.Errorf("%w: kind %d of %d bytes", ErrFrame, kind, n)
+	}
+	if kind != frameData || cap(buf) < n {
+		// Grown as bytes come in steps that a liar pays for: 64 KiB at first.
+		buf = make([]byte, 0, min(n, writeChunk))
+	}
+	buf = buf[:0]
+	for len(buf) < n {
+		step := min(n-len(buf), max(writeChunk, len(buf)))
+		if cap(buf) < len(buf)+step {
+			buf = append(make([]byte, 0, min(n, 2*cap(buf)+step)), buf...)
+		}
+		part := buf[len(buf) : len(buf)+step]
+		if _, err := io.ReadFull(l.br, part); err != nil {
+			return 0, nil, err
+		}
+		buf = buf[:len(buf)+step]
+	}
+	if crc32.Checksum(buf, castagnoli) != binary.BigEndian.Uint32(l.head[4:]) {
+		return 0, nil, fmt.Errorf("%w: checksum", ErrFrame)
+	}
+	return kind, buf, nil
+}
+
+// WriteFrame sends one payload, of at most MaxFrame bytes, and does not keep it. An error other
+// than ErrFrame is final.
+func (l *Link) WriteFrame(payload []byte) error {
+	if len(payload) > MaxFrame {
+		return fmt.Errorf("%w: %d bytes", ErrFrame, len(payload))
+	}
+	return l.writeAny(frameData, payload)
+}
+
+func (l *Link) writeAny(kind byte, payload []byte) error {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	b := binary.BigEndian.AppendUint32(l.wbuf[:0], uint32(kind)<<28|uint32(len(payload)))
+	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(payload, castagnoli))
+	first := min(len(payload), writeChunk)
+	b = append(b, payload[:first]...)
+	l.wbuf = b
+	if err := l.writeTimed(b); err != nil {
+		return l.fail(err)
+	}
+	for rest := payload[first:]; len(rest) > 0; {
+		n := min(len(rest), writeChunk)
+		if err := l.writeTimed(rest[:n]); err != nil {
+			return l.fail(err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+func (l *Link) writeTimed(b []byte) error {
+	if err := l.conn.SetWriteDeadline(time.Now().Add(l.timing.LinkWrite)); err != nil {
+		return err
+	}
+	n, err := l.conn.Write(b)
+	l.sent.Add(int64(n))
+	return err
+}
+
+// keep answers pings and sends them until the link or ctx ends; then the link is closed.
+// The pongs leave here and not from ReadFrame, where a blocked write would stop the reading,
+// on both sides for ever.
+func (l *Link) keep(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { l.close(ErrLinkClosed) }) // a write in progress ends, too
+	defer stop()
+	ticker := time.NewTicker(l.timing.LinkPing)
+	defer ticker.Stop()
+	l.ping()
+	for {
+		select {
+		case <-l.done:
+			return
+		case p := <-l.pongs:
+			l.writeAny(framePong, p[:])
+		case <-ticker.C:
+			l.ping()
+		}
+	}
+}
+
+func (l *Link) ping() {
+	var p [8]byte
+	binary.BigEndian.PutUint64(p[:], uint64(time.Since(l.born)))
+	l.writeAny(framePing, p[:])
+}
+
+func (l *Link) measure(pong []byte) {
+	now := int64(time.Since(l.born))
+	sample := now - int64(binary.BigEndian.Uint64(pong))
+	if sample <= 0 || sample > now {
+		return // we sent no such ping
+	}
+	old := l.rtt.Load()
+	if old == 0 {
+		old = sample
+	}
+	l.rtt.Store(old + (sample-old)/4)
+}
+
+// fail ends the link for err and returns why it ended, which may be an earlier reason.
+func (l *Link) fail(err error) error {
+	l.close(err)
+	return *l.cause.Load()
+}
+
+func (l *Link) close(cause error) {
+	l.once.Do(func() {
+		var timeout net.Error
+		switch {
+		case errors.Is(cause, ErrLinkClosed), errors.Is(cause, ErrFrame):
+		case errors.As(cause, &timeout) && timeout.Timeout():
+			cause = fmt.Errorf("%w: the peer is silent or takes nothing", ErrLinkClosed)
+		default:
+			cause = fmt.Errorf("%w: %w", ErrLinkClosed, cause)
+		}
+		l.cause.Store(&cause)
+		close(l.done)
+		l.conn.Close()
+	})
+}
+
+// Close ends the link. It may be called at any time, and twice.
+func (l *Link) Close() error {
+	l.close(ErrLinkClosed)
+	return nil
+}
+
+// Done is closed when the link has ended.
+func (l *Link) Done() <-chan struct{} { return l.done }
+
+// Err is why the link ended, nil before.
+func (l *Link) Err() error {
+	select {
+	case <-l.done:
+		return *l.cause.Load()
+	default:
+		return nil
+	}
+}
+
+// Addr is the remote address of the connection.
+func (l *Link) Addr() string { return l.conn.RemoteAddr().String() }
+
+// SentBytes counts what was written to the connection.
+func (l *Link) SentBytes() int64 { return l.sent.Load() }
+
+// RecvBytes counts what was read from the connection.
+func (l *Link) RecvBytes() int64 { return l.received.Load() }
+
+// RTT is the smoothed round-trip time of pings, queueing included; 0 before the first.
+func (l *Link) RTT() time.Duration { return time.Duration(l.rtt.Load()) }

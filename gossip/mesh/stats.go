@@ -1,0 +1,48 @@
+package mesh
+
+import "sync/atomic"
+
+// Stats counts since New.
+type Stats struct {
+	Alive, Suspect, Failed, Left int // members now, this node among the alive
+	Links                        int // now
+
+	Dials, DialFailures  int64
+	Joins, JoinFailures  int64 // push/pulls that this package asked for
+	LinksMade, LinksLost int64
+	LinksRefused         int64 // by us, at HELLO
+	SentBytes, RecvBytes int64 // on links that have ended
+
+	StreamsUnknown   int64 // first byte neither ours nor memberlist's, or none in time
+	StreamsOverLimit int64 // closed unread: too many unidentified at once
+	PacketsUnknown   int64
+	PacketsOurs      int64 // begin with our byte; none is defined yet, so they are dropped
+	PacketsDropped   int64 // memberlist was too slow
+	MessagesOurs     int64 // gossip user messages with our byte; dropped as above
+	NameConflicts    int64
+	ForeignMembers   int64 // of another cluster, refused
+	WarningsDropped  int64
+	HealthScore      int // Lifeguard: 0 is healthy
+}
+
+type counters struct {
+	dials, dialFailures, joins, joinFailures           atomic.Int64
+	linksMade, linksLost, linksRefused, sent, received atomic.Int64
+	streamsUnknown, streamsOverLimit                   atomic.Int64
+	packetsUnknown, packetsOurs, packetsDropped        atomic.Int64
+	messagesOurs, nameConflicts, foreignMembers        atomic.Int64
+	warningsDropped                                    atomic.Int64
+}
+
+func (c *counters) stats() Stats {
+	return Stats{
+		Dials: c.dials.Load(), DialFailures: c.dialFailures.Load(),
+		Joins: c.joins.Load(), JoinFailures: c.joinFailures.Load(),
+		LinksMade: c.linksMade.Load(), LinksLost: c.linksLost.Load(), LinksRefused: c.linksRefused.Load(),
+		SentBytes: c.sent.Load(), RecvBytes: c.received.Load(),
+		StreamsUnknown: c.streamsUnknown.Load(), StreamsOverLimit: c.streamsOverLimit.Load(),
+		PacketsUnknown: c.packetsUnknown.Load(), PacketsOurs: c.packetsOurs.Load(), PacketsDropped: c.packetsDropped.Load(),
+		MessagesOurs: c.messagesOurs.Load(), NameConflicts: c.nameConflicts.Load(),
+		ForeignMembers: c.foreignMembers.Load(), WarningsDropped: c.warningsDropped.Load(),
+	}
+}
