@@ -12,17 +12,6 @@ import (
 	"github.com/meshkv/meshkv/client"
 )
 
-type jsonMember struct {
-	Name   string              `json:"name"`
-	Addr   string              `json:"addr"`
-	API    string              `json:"api,omitempty"`
-	Status client.MemberStatus `json:"status"`
-	Zone   string              `json:"zone"`
-	Roles  []string            `json:"roles"`
-	Inc    string              `json:"inc"`
-	RTT    float64             `json:"rtt_ms,omitempty"`
-}
-
 func (a *app) membersCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "members",
@@ -44,12 +33,9 @@ func (a *app) membersCommand() *cobra.Command {
 func (a *app) printMembers(members []client.Member) error {
 	switch a.output {
 	case formatJSON:
-		list := make([]jsonMember, 0, len(members))
-		for _, m := range members {
-			roles := append([]string{}, m.Roles...)
-			list = append(list, jsonMember{m.Name, m.Addr, m.APIAddr, m.Status, m.Zone, roles, m.Inc, millis(m.RTT)})
-		}
-		return a.printJSON(map[string]any{"members": list})
+		return a.printJSON(struct {
+			Members []client.Member `json:"members"`
+		}{append([]client.Member{}, members...)})
 	case formatRaw:
 		for _, m := range members {
 			fmt.Fprintln(a.stdout, m.Name)
@@ -79,12 +65,7 @@ func (a *app) digestCommand() *cobra.Command {
 				}
 				switch a.output {
 				case formatJSON:
-					return a.printJSON(struct {
-						Keyspace string `json:"keyspace"`
-						Digest   string `json:"digest"`
-						Clock    string `json:"clock"`
-						Entries  int    `json:"entries"`
-					}{d.Keyspace, d.Digest, d.Clock, d.Entries})
+					return a.printJSON(d)
 				case formatRaw:
 					_, err := fmt.Fprintln(a.stdout, d.Digest)
 					return err

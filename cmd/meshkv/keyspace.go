@@ -62,28 +62,12 @@ func (a *app) keyspaceCommand() *cobra.Command {
 	return cmd
 }
 
-type jsonKeyspace struct {
-	Name    string   `json:"name"`
-	Mode    string   `json:"mode"`
-	Members []string `json:"members"`
-	Keys    int      `json:"keys"`
-	Cells   int      `json:"cells"`
-	Bytes   int64    `json:"bytes"`
-	Digest  string   `json:"digest"`
-}
-
-func toJSONKeyspace(i client.KeyspaceInfo) jsonKeyspace {
-	return jsonKeyspace{i.Name, i.Mode, append([]string{}, i.Members...), i.Keys, i.Cells, i.Bytes, i.Digest}
-}
-
 func (a *app) printKeyspaces(infos []client.KeyspaceInfo) error {
 	switch a.output {
 	case formatJSON:
-		list := make([]jsonKeyspace, 0, len(infos))
-		for _, i := range infos {
-			list = append(list, toJSONKeyspace(i))
-		}
-		return a.printJSON(map[string]any{"keyspaces": list})
+		return a.printJSON(struct {
+			Keyspaces []client.KeyspaceInfo `json:"keyspaces"`
+		}{append([]client.KeyspaceInfo{}, infos...)})
 	case formatRaw:
 		for _, i := range infos {
 			fmt.Fprintln(a.stdout, i.Name)
@@ -100,7 +84,7 @@ func (a *app) printKeyspaces(infos []client.KeyspaceInfo) error {
 func (a *app) printKeyspaceInfo(i client.KeyspaceInfo) error {
 	switch a.output {
 	case formatJSON:
-		return a.printJSON(toJSONKeyspace(i))
+		return a.printJSON(i)
 	case formatRaw:
 		_, err := fmt.Fprintln(a.stdout, i.Digest)
 		return err

@@ -111,7 +111,7 @@ func (a *app) getCommand() *cobra.Command {
 func (a *app) printEntry(e client.Entry) error {
 	switch a.output {
 	case formatJSON:
-		return a.printJSON(toJSONEntry(e))
+		return a.printJSON(e)
 	case formatRaw:
 		_, err := a.stdout.Write(e.Value)
 		return err
@@ -217,7 +217,7 @@ func printList(ctx context.Context, w io.Writer, format string, ks client.Keyspa
 		}
 		switch format {
 		case formatJSON:
-			err = writeJSON(w, toJSONEntry(e))
+			err = writeJSON(w, e)
 		case formatRaw:
 			_, err = fmt.Fprintln(w, e.Key)
 		default:

@@ -11,8 +11,6 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"github.com/meshkv/meshkv/client"
 )
 
 // The forms of output.
@@ -121,52 +119,12 @@ func shorten(v []byte) string {
 	return s
 }
 
-// A jsonEntry is the stable form of an entry, as in the HTTP API.
-type jsonEntry struct {
-	Key       string        `json:"key,omitempty"`
-	KeyB64    []byte        `json:"key_b64,omitempty"` // instead of Key, for a key that is not UTF-8
-	Value     []byte        `json:"value"`
-	Version   string        `json:"version"`
-	Origin    string        `json:"origin"`
-	Modified  string        `json:"modified,omitempty"`
-	Expires   string        `json:"expires,omitempty"`
-	Ephemeral bool          `json:"ephemeral,omitempty"`
-	Siblings  []jsonSibling `json:"siblings,omitempty"`
-}
-
-type jsonSibling struct {
-	Value    []byte `json:"value"`
-	Version  string `json:"version"`
-	Origin   string `json:"origin"`
-	Modified string `json:"modified,omitempty"`
-}
-
-func toJSONEntry(e client.Entry) jsonEntry {
-	j := jsonEntry{
-		Value: nonNil(e.Value), Version: e.Version.String(), Origin: e.Origin,
-		Modified: stamp(e.Modified), Expires: stamp(e.Expires), Ephemeral: e.Ephemeral,
-	}
-	j.Key, j.KeyB64 = jsonKey(e.Key)
-	for _, s := range e.Siblings {
-		j.Siblings = append(j.Siblings, jsonSibling{nonNil(s.Value), s.Version.String(), s.Origin, stamp(s.Modified)})
-	}
-	return j
-}
-
 // jsonKey is a key as text, or as bytes if it is not UTF-8.
 func jsonKey(key string) (text string, b64 []byte) {
 	if utf8.ValidString(key) {
 		return key, nil
 	}
 	return "", []byte(key)
-}
-
-// nonNil keeps an empty value "" instead of null.
-func nonNil(b []byte) []byte {
-	if b == nil {
-		return []byte{}
-	}
-	return b
 }
 
 // stamp is RFC 3339 with milliseconds; empty for the zero time.

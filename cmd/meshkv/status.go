@@ -26,7 +26,7 @@ func (a *app) statusCommand() *cobra.Command {
 				}
 				switch a.output {
 				case formatJSON:
-					return a.printJSON(toJSONStatus(st))
+					return a.printJSON(st)
 				case formatRaw:
 					_, err := fmt.Fprintln(a.stdout, readiness(st))
 					return err
@@ -114,76 +114,4 @@ func sortedKeys[V any](m map[string]V) []string {
 	}
 	slices.Sort(keys)
 	return keys
-}
-
-// A jsonStatus is the stable form of a node's status.
-type jsonStatus struct {
-	Name      string                      `json:"name"`
-	Inc       string                      `json:"inc"`
-	Version   string                      `json:"version"`
-	MeshAddr  string                      `json:"mesh_addr"`
-	APIAddr   string                      `json:"api_addr"`
-	Uptime    float64                     `json:"uptime_seconds"`
-	Ready     bool                        `json:"ready"`
-	NotReady  []string                    `json:"not_ready,omitempty"`
-	Members   map[client.MemberStatus]int `json:"members"`
-	Links     []jsonLink                  `json:"links"`
-	Keyspaces []jsonKeyspaceStatus        `json:"keyspaces"`
-	Storage   jsonStorage                 `json:"storage"`
-	Drops     map[string]uint64           `json:"drops"`
-	Warnings  []string                    `json:"warnings"`
-}
-
-type jsonLink struct {
-	Peer      string  `json:"peer"`
-	Addr      string  `json:"addr"`
-	RTT       float64 `json:"rtt_ms"`
-	SentBytes uint64  `json:"sent_bytes"`
-	RecvBytes uint64  `json:"recv_bytes"`
-	Queued    int     `json:"queued"`
-}
-
-type jsonKeyspaceStatus struct {
-	Name            string `json:"name"`
-	Keys            int    `json:"keys"`
-	Cells           int    `json:"cells"`
-	Pending         int    `json:"pending"`
-	ClockEntries    int    `json:"clock_entries"`
-	Watchers        int    `json:"watchers"`
-	OpsIssued       uint64 `json:"ops_issued"`
-	OpsApplied      uint64 `json:"ops_applied"`
-	OpsDuplicate    uint64 `json:"ops_duplicate"`
-	SessionsDone    uint64 `json:"sessions_done"`
-	SessionsAborted uint64 `json:"sessions_aborted"`
-	Diverged        bool   `json:"diverged"`
-}
-
-type jsonStorage struct {
-	Path     string  `json:"path"`
-	Bytes    int64   `json:"bytes"`
-	Lag      float64 `json:"lag_ms"`
-	LogBytes int64   `json:"log_bytes"`
-	Commits  uint64  `json:"commits"`
-	Backlog  int64   `json:"backlog_bytes"`
-}
-
-func toJSONStatus(st client.Status) jsonStatus {
-	j := jsonStatus{
-		Name: st.Name, Inc: st.Inc, Version: st.Version, MeshAddr: st.MeshAddr, APIAddr: st.APIAddr,
-		Uptime: st.Uptime.Seconds(), Ready: st.Ready, NotReady: st.NotReady, Members: st.Members,
-		Links: []jsonLink{}, Keyspaces: []jsonKeyspaceStatus{}, Drops: st.Drops,
-		Warnings: append([]string{}, st.Warnings...),
-		Storage: jsonStorage{st.Storage.Path, st.Storage.Bytes, millis(st.Storage.Lag), st.Storage.LogBytes,
-			st.Storage.Commits, st.Storage.Backlog},
-	}
-	if j.Drops == nil {
-		j.Drops = map[string]uint64{}
-	}
-	for _, l := range st.Links {
-		j.Links = append(j.Links, jsonLink{l.Peer, l.Addr, millis(l.RTT), l.SentBytes, l.RecvBytes, l.Queued})
-	}
-	for _, k := range st.Keyspaces {
-		j.Keyspaces = append(j.Keyspaces, jsonKeyspaceStatus(k))
-	}
-	return j
 }

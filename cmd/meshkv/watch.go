@@ -101,28 +101,11 @@ func (a *app) printEvents(ctx context.Context, w client.Watch, untilSynced bool)
 	}
 }
 
-type jsonEvent struct {
-	Type   client.EventType `json:"type"`
-	Entry  *jsonEntry       `json:"entry,omitempty"`
-	Prev   *jsonEntry       `json:"prev,omitempty"`
-	Reason client.Reason    `json:"reason,omitempty"`
-	Cursor client.Cursor    `json:"cursor,omitempty"`
-}
-
 func printEvent(w io.Writer, format string, ev client.Event) (err error) {
 	aboutKey := ev.Type == client.EventPut || ev.Type == client.EventDelete
 	switch {
 	case format == formatJSON:
-		j := jsonEvent{Type: ev.Type, Reason: ev.Reason, Cursor: ev.Cursor}
-		if aboutKey {
-			e := toJSONEntry(ev.Entry)
-			j.Entry = &e
-		}
-		if ev.Prev != nil {
-			p := toJSONEntry(*ev.Prev)
-			j.Prev = &p
-		}
-		return writeJSON(w, j)
+		return writeJSON(w, ev)
 	case ev.Type == client.EventHeartbeat:
 		return nil
 	case format == formatRaw && ev.Type == client.EventPut:
