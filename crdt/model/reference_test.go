@@ -1,0 +1,173 @@
+package model
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+type dotSet map[crdt.Dot]bool
+
+// refOp is an op of the reference. Its covers hold its own dot.
+type refOp struct {
+	own     crdt.Dot
+	covers  []crdt.Dot
+	removes []crdt.Dot
+	key     string
+	cell    *crdt.Cell
+}
+
+// refCoalesce is the rule Coalesce of the design, or nil.
+func refCoalesce(older, newer *refOp) *refOp {
+	if older.key != newer.key {
+		return nil
+	}
+	removesIt := slices.Contains(newer.removes, older.own)
+	bareBefore := older.cell == nil && older.own.Inc == newer.own.Inc && older.own.Seq < newer.own.Seq
+	if !removesIt && !bareBefore {
+		return nil
+	}
+	return &refOp{
+		own: newer.own, key: newer.key, cell: newer.cell,
+		covers:  slices.Concat(older.covers, newer.covers),
+		removes: slices.Concat(older.removes, newer.removes),
+	}
+}
+
+// refState is what a replica consists of, and what a session or a restart takes
+// a copy of.
+type refState struct {
+	S      map[crdt.Dot]*crdt.Cell
+	C, D   dotSet
+	closed map[crdt.Inc]bool
+}
+
+func newRefState() refState {
+	return refState{map[crdt.Dot]*crdt.Cell{}, dotSet{}, dotSet{}, map[crdt.Inc]bool{}}
+}
+
+func (s refState) copy() refState {
+	return refState{maps.Clone(s.S), maps.Clone(s.C), maps.Clone(s.D), maps.Clone(s.closed)}
+}
+
+// A reference is a replica that is as simple as the rules are.
+type reference struct {
+	refState
+	inc crdt.Inc
+	seq uint64
+}
+
+func (r *reference) issue(key string, cell *crdt.Cell, removes func(*crdt.Cell) bool) *refOp {
+	r.seq++
+	op := &refOp{own: crdt.Dot{Inc: r.inc, Seq: r.seq}, key: key, cell: cell}
+	op.covers = []crdt.Dot{op.own}
+	for d, c := range r.S {
+		if removes(c) {
+			op.removes = append(op.removes, d)
+		}
+	}
+	if cell != nil {
+		cell.Dot = op.own
+	}
+	r.apply(op)
+	return op
+}
+
+func (r *reference) put(w crdt.Write) *refOp {
+	cell := &crdt.Cell{Key: w.Key, Path: w.Path, Kind: w.Kind, Flags: w.Flags, HLC: w.HLC, Expires: w.Expires, Value: w.Value}
+	return r.issue(w.Key, cell, func(c *crdt.Cell) bool { return c.Key == w.Key && c.Path == w.Path })
+}
+
+// remove is nil if there is nothing to remove.
+func (r *reference) remove(key string, match func(*crdt.Cell) bool) *refOp {
+	for _, c := range r.S {
+		if match(c) {
+			return r.issue(key, nil, match)
+		}
+	}
+	return nil
+}
+
+func (r *reference) apply(o *refOp) (fresh bool) {
+	for _, e := range o.covers {
+		fresh = fresh || !r.C[e]
+	}
+	if !fresh {
+		return false
+	}
+	wasNew := !r.C[o.own]
+	for _, e := range o.covers {
+		r.C[e] = true
+	}
+	for _, d := range o.removes {
+		delete(r.S, d)
+		if !r.C[d] {
+			r.D[d] = true
+		}
+	}
+	for _, e := range o.covers {
+		if e != o.own {
+			delete(r.S, e)
+			delete(r.D, e)
+		}
+	}
+	if r.D[o.own] {
+		delete(r.D, o.own)
+	} else if wasNew && o.cell != nil {
+		r.S[o.own] = o.cell
+	}
+	return true
+}
+
+func (r *reference) provide(c *crdt.Cell) (taken bool) {
+	if r.C[c.Dot] || r.D[c.Dot] || r.S[c.Dot] != nil {
+		return false
+	}
+	r.S[c.Dot] = c
+	return true
+}
+
+// conclude is the end of a session with a peer that began it as peer.
+func (r *reference) conclude(peer refState) {
+	for d := range r.S {
+		if (peer.C[d] || peer.D[d]) && peer.S[d] == nil {
+			delete(r.S, d)
+		}
+	}
+	maps.Copy(r.C, peer.C)
+	maps.Copy(r.D, peer.D)
+	maps.Copy(r.closed, peer.closed)
+	for d := range r.D {
+		if r.C[d] {
+			delete(r.D, d)
+			delete(r.S, d)
+		}
+	}
+}
+
+// shown is the visible cells of a key, the one that Get shows first.
+func (r *reference) shown(key string, now int64) []crdt.Dot {
+	var cells []*crdt.Cell
+	for _, c := range r.S {
+		expired := c.Expires > 0 && c.Expires <= now
+		orphan := c.Flags&crdt.FlagEphemeral != 0 && r.closed[c.Dot.Inc]
+		if c.Key == key && !expired && !orphan {
+			cells = append(cells, c)
+		}
+	}
+	slices.SortFunc(cells, func(a, b *crdt.Cell) int {
+		newer := a.HLC > b.HLC ||
+			a.HLC == b.HLC && a.Dot.Inc > b.Dot.Inc ||
+			a.HLC == b.HLC && a.Dot.Inc == b.Dot.Inc && a.Dot.Seq > b.Dot.Seq
+		if newer {
+			return -1
+		}
+		return 1
+	})
+	dots := make([]crdt.Dot, len(cells))
+	for i, c := range cells {
+		dots[i] = c.Dot
+	}
+	return dots
+}

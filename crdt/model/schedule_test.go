@@ -1,0 +1,59 @@
+package model
+
+import (
+	"flag"
+	"math/rand/v2"
+	"testing"
+)
+
+var (
+	schedules = flag.Int("schedules", 1500, "random schedules to run")
+	steps     = flag.Int("steps", 400, "steps of each")
+	seed      = flag.Uint64("seed", 0, "seed of the first schedule, the next ones follow; 0 takes a fresh one")
+)
+
+// firstSeed is the flag, or a fresh seed.
+func firstSeed() uint64 {
+	if *seed != 0 {
+		return *seed
+	}
+	return rand.Uint64N(1e12) + 1
+}
+
+func TestSchedules(t *testing.T) {
+	first := firstSeed()
+	n := *schedules
+	if testing.Short() {
+		n = min(n, 200)
+	}
+	t.Logf("%d schedules of %d steps from seed %d", n, *steps, first)
+	for i := range n {
+		s := first + uint64(i)
+		if v := run(s, *steps, bugNone); v != nil {
+			t.Fatalf("schedule %d, step %d: %s\nreproduce: go test ./crdt/model -run TestSchedules -schedules 1 -steps %d -seed %d",
+				i+1, v.step, v.text, *steps, s)
+		}
+	}
+}
+
+// A bug is a draft of how the rules may be used that failed. The schedules that
+// follow it must be caught.
+type bug string
+
+const (
+	bugNone              bug = ""
+	bugCellsLater        bug = "a session's S taken later than its C"
+	bugClockLater        bug = "a session's C taken later than its S"
+	bugDropEarly         bug = "removals applied before a session's end"
+	bugConcludeEarly     bug = "an interrupted session counted as completed"
+	bugHideProvisional   bug = "provisional cells offered to nobody"
+	bugSessionSurvives   bug = "a session that survives a restart"
+	bugKeepInc           bug = "an Inc kept at a restart"
+	bugKeepCleanInc      bug = "an Inc kept after a clean stop"
+	bugSeqRestarts       bug = "a sequence that restarts after leaving"
+	bugLeaveAtOnce       bug = "leaving without a completed session"
+	bugLocalExpiry       bug = "expiry by the local clock"
+	bugCloseEvent        bug = "closing as an event"
+	bugClockWithoutCells bug = "a damaged store that keeps C without its S"
+	bugForgetPending     bug = "D not persisted"
+)
