@@ -11,7 +11,7 @@ import (
 type Files interface {
 	// Create makes a new file for appending. It must not exist.
 	Create(path string) (File, error)
-	// Open opens an existing file for reading, and for Truncate and Sync.
+	// Open opens an existing file for reading and appending.
 	Open(path string) (File, error)
 	Remove(path string) error
 	// SyncDir makes creations and removals in dir durable.
@@ -21,7 +21,7 @@ type Files interface {
 // A File is one file of the log.
 type File interface {
 	io.ReaderAt
-	io.Writer // appends, for a file that was created
+	io.Writer // appends
 	Size() (int64, error)
 	Truncate(size int64) error
 	Sync() error
@@ -34,7 +34,7 @@ type osFiles struct{}
 type osFile struct{ *os.File }
 
 func (osFiles) Create(path string) (File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (osFiles) Create(path string) (File, error) {
 }
 
 func (osFiles) Open(path string) (File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND, 0)
 	if err != nil {
 		return nil, err
 	}

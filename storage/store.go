@@ -56,7 +56,9 @@ type Batch struct {
 }
 
 // A KeyspaceBatch is what a batch changes in one keyspace. No dot may be both in
-// Put and in Drop, or both in PendingAdd and in PendingDrop.
+// Put and in Drop, or both in PendingAdd and in PendingDrop. A dot is put at most
+// once in the life of a store, since no dot is issued twice and one that was
+// dropped never lives again.
 type KeyspaceBatch struct {
 	Name        string       // 1..MaxNameBytes
 	Put         []*crdt.Cell // new live cells, provisional ones too
