@@ -37,14 +37,13 @@ func checkKeyspace(name string) error {
 	for i, c := range []byte(name) {
 		switch {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-		case c == '_' && i == 0: // the system's own
 		case i > 0 && strings.IndexByte("._-", c) >= 0:
 		default:
 			ok = false
 		}
 	}
 	if !ok {
-		return usagef("%q is no keyspace name: 1 to 63 of a-z 0-9 . _ - and the first a letter or digit (an address is KEYSPACE/KEY)", printable(name))
+		return usagef("%q is no keyspace name: use 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit (an address is KEYSPACE/KEY)", printable(name))
 	}
 	return nil
 }
