@@ -382,3 +382,6 @@ func comparePeers(a, b PeerID) int {
 	}
 	return 0
 }
+
+// Config is what the replicator was made with, defaults filled in.
+func (r *Replicator) Config() Config { return r.cfg }
