@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/crdt"
 	"github.com/meshkv/meshkv/gossip"
+	"github.com/meshkv/meshkv/gossip/reconcile"
 	"github.com/meshkv/meshkv/storage"
 )
 
@@ -309,6 +311,9 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 	after := k.settle(now)
 	k.mu.Unlock()
 	k.finish(after)
+	if errors.Is(err, gossip.ErrRenew) {
+		return fmt.Errorf("%w: this node was taken for gone and its incarnation closed: restart it", client.ErrUnavailable)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", client.ErrBadRequest, err)
 	}
@@ -564,7 +569,7 @@ func (k *Keyspace) Info(context.Context) (client.KeyspaceInfo, error) {
 		Keys:   k.index.keys.Len() - len(k.dark),
 		Cells:  k.index.Len(),
 		Bytes:  k.index.bytes.Load(),
-		Digest: data.String(),
+		Digest: hexSum(data),
 	}, nil
 }
 
@@ -573,8 +578,11 @@ func (k *Keyspace) Digest(context.Context) (client.Digest, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	data, clock := k.rep.Root()
-	return client.Digest{Keyspace: k.name, Digest: data.String(), Clock: clock.String(), Entries: k.index.Len()}, nil
+	return client.Digest{Keyspace: k.name, Digest: hexSum(data), Clock: hexSum(clock), Entries: k.index.Len()}, nil
 }
+
+// hexSum is a sum as users compare it.
+func hexSum(s reconcile.Sum) string { return fmt.Sprintf("%016x%08x", s.Hash, s.Count) }
 
 // chosen reports whether this node collects for closed incarnations: it has the
 // lowest hash of (keyspace, name) among the nodes that are alive.
