@@ -22,7 +22,9 @@ type clockItem struct {
 }
 
 // incPlace is where the entry of an incarnation is put.
-func incPlace(seed uint64, inc crdt.Inc) uint64 { return mix(mix(seed+0x8cb92ba72f3d8dd7) + uint64(inc)) }
+func incPlace(seed uint64, inc crdt.Inc) uint64 {
+	return mix(mix(seed+0x8cb92ba72f3d8dd7) + uint64(inc))
+}
 
 func newClockTree(seed uint64, c *crdt.Clock) *clockTree {
 	t := &clockTree{entries: make([]clockItem, 0, c.Len()), sums: make([]uint64, 1, c.Len()+1)}
