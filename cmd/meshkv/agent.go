@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/meshkv/meshkv/node"
 )
 
 // stopTimeout bounds a graceful stop; a second signal cuts it short.
@@ -81,13 +83,13 @@ type addresses struct {
 	API  string `json:"api"`
 }
 
-func addressesOf(n embedded) addresses {
+func addressesOf(n *node.Node) addresses {
 	return addresses{n.Name(), n.Inc(), n.MeshAddr(), n.APIAddr()}
 }
 
 // serve runs until a signal, which is a good end, or until the node ends by
 // itself: well after a leave, with an error after a failure.
-func (a *app) serve(ctx context.Context, n embedded, log *slog.Logger) error {
+func (a *app) serve(ctx context.Context, n *node.Node, log *slog.Logger) error {
 	select {
 	case <-n.Done():
 		if err := n.Err(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/node"
 )
 
 const (
@@ -26,9 +27,9 @@ type demoNode struct {
 	number int
 	name   string
 	dir    string
-	bind   string   // of the first start, so that a restart finds the same port
-	http   string   // likewise
-	run    embedded // nil while it is down
+	bind   string     // of the first start, so that a restart finds the same port
+	http   string     // likewise
+	run    *node.Node // nil while it is down
 }
 
 // A demoCluster is a cluster whose nodes all run in this process and whose
@@ -71,11 +72,10 @@ func (c *demoCluster) start(ctx context.Context) error {
 }
 
 func (c *demoCluster) startOne(ctx context.Context, n *demoNode, join ...string) error {
-	c.faults.restore(n.name)
-	run, err := startNode(ctx, nodeConfig{
+	run, err := startNode(ctx, node.Config{
 		Name: n.name, DataDir: n.dir, Bind: n.bind, HTTP: n.http, Join: join, Cluster: "demo",
-		Zone: fmt.Sprintf("rack-%d", 1+(n.number-1)%2), Durability: "async",
-		Network: c.faults.network(n.name), Logger: c.log,
+		Zone: fmt.Sprintf("rack-%d", 1+(n.number-1)%2), Durability: node.DurabilityAsync,
+		Network: c.faults.net.Node(n.name), Logger: c.log,
 	})
 	if err != nil {
 		return fmt.Errorf("start %s: %w", n.name, err)
@@ -87,7 +87,9 @@ func (c *demoCluster) startOne(ctx context.Context, n *demoNode, join ...string)
 // kill ends a node as a crash looks to the others: it falls silent first, so
 // that nothing it could still say gets out.
 func (c *demoCluster) kill(ctx context.Context, n *demoNode) error {
-	c.faults.isolate(n.name)
+	if err := c.faults.isolate(n.name); err != nil {
+		return err
+	}
 	err := n.run.Stop(ctx)
 	n.run = nil
 	return err
@@ -95,6 +97,9 @@ func (c *demoCluster) kill(ctx context.Context, n *demoNode) error {
 
 // restart starts a killed node on its old directory.
 func (c *demoCluster) restart(ctx context.Context, n *demoNode) error {
+	if err := c.faults.restore(n.name); err != nil {
+		return err
+	}
 	var join []string
 	for _, other := range c.running() {
 		join = append(join, other.bind)
@@ -104,7 +109,7 @@ func (c *demoCluster) restart(ctx context.Context, n *demoNode) error {
 
 // partition cuts the named nodes off from the rest; within each side
 // everything works.
-func (c *demoCluster) partition(side []*demoNode) {
+func (c *demoCluster) partition(side []*demoNode) error {
 	var left, right []string
 	for _, n := range c.nodes {
 		if slices.Contains(side, n) {
@@ -113,7 +118,7 @@ func (c *demoCluster) partition(side []*demoNode) {
 			right = append(right, n.name)
 		}
 	}
-	c.faults.partition(left, right)
+	return c.faults.partition(left, right)
 }
 
 func (c *demoCluster) running() []*demoNode {

@@ -367,14 +367,17 @@ func (s *shell) partition(_ context.Context, args []string) error {
 		}
 		side = append(side, n)
 	}
-	s.c.partition(side)
+	if err := s.c.partition(side); err != nil {
+		return err
+	}
 	fmt.Fprintf(s.out, "cut: %s | the rest; every node goes on serving\n", args[0])
 	return nil
 }
 
 func (s *shell) heal(ctx context.Context, _ []string) error {
-	s.c.faults.heal()
-	s.c.faults.latency(0)
+	if err := s.c.faults.heal(); err != nil {
+		return err
+	}
 	up := s.c.running()
 	if len(up) == 0 {
 		return nil
@@ -400,7 +403,7 @@ func (s *shell) latency(_ context.Context, args []string) error {
 	if err != nil || d < 0 || d > 10*time.Second {
 		return fmt.Errorf("%q is no latency: give a duration up to 10s, such as 80ms", args[0])
 	}
-	s.c.faults.latency(d)
+	s.c.faults.net.SetLatency(d)
 	return nil
 }
 

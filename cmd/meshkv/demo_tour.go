@@ -187,7 +187,9 @@ func (t *tour) split(ctx context.Context) (string, error) {
 	if _, err := t.c.waitEqual(ctx, t.c.nodes, routesKeyspace); err != nil {
 		return "", err
 	}
-	t.c.partition(t.left)
+	if err := t.c.partition(t.left); err != nil {
+		return "", err
+	}
 	for side, nodes := range map[string][]*demoNode{"left": t.left, "right": t.rest} {
 		for i := range splitWrites {
 			n := nodes[i%len(nodes)]
@@ -255,7 +257,9 @@ func (t *tour) apart(ctx context.Context) (string, error) {
 }
 
 func (t *tour) heal(ctx context.Context) (string, error) {
-	t.c.faults.heal()
+	if err := t.c.faults.heal(); err != nil {
+		return "", err
+	}
 	took, err := t.c.waitEqual(ctx, t.c.nodes, routesKeyspace, nodesKeyspace, endpointsKeyspace)
 	if err != nil {
 		return "", err

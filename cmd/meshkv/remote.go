@@ -10,12 +10,6 @@ import (
 	"github.com/meshkv/meshkv/client"
 )
 
-// A remote is a node reached over its API.
-type remote interface {
-	client.Cluster
-	Close() error
-}
-
 // withNode runs fn with a connection to the node of --addr, within --timeout.
 func (a *app) withNode(ctx context.Context, fn func(ctx context.Context, c client.Cluster) error) error {
 	ctx, cancel := a.deadline(ctx)
@@ -47,12 +41,12 @@ func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc
 }
 
 // connect opens the API at addr, which is a URL or host:port.
-func (a *app) connect(ctx context.Context, addr string) (remote, error) {
+func (a *app) connect(ctx context.Context, addr string) (*client.Client, error) {
 	host, err := apiHost(addr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := dial(ctx, host)
+	c, err := client.Dial(ctx, host, nil)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", host, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
+
+	"github.com/meshkv/meshkv/node"
 )
 
 func (a *app) versionCommand() *cobra.Command {
@@ -14,6 +16,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Print the program's version",
 		Args:  exactArgs(),
 		RunE: func(*cobra.Command, []string) error {
+			version := node.Version()
 			platform := runtime.GOOS + "/" + runtime.GOARCH
 			switch a.output {
 			case formatJSON:
