@@ -82,9 +82,10 @@ func (r *Replicator) take(l *link, kind uint64) error {
 	}
 }
 
-// hello takes the token of the peer. A second one on a link comes late from an
-// earlier link, or follows one that did: session messages that belong to the
-// other token are dropped, so the newest is kept and the session is not.
+// hello takes the token of the peer. If a second one on a link differs, one of
+// the two came late from an earlier link: the newest is kept, the session that
+// was begun under the other is not, and the peer says hello again when it meets
+// messages under a token that is not its own.
 func (r *Replicator) hello(l *link, token uint64) {
 	if l.met && l.theirs == token {
 		return

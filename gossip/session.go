@@ -58,16 +58,12 @@ func (s *session) add(cells []*crdt.Cell) {
 	}
 }
 
-// require notes that l wants a session, after the delay at the earliest.
+// require notes that l wants a session, after the delay at the earliest. A need
+// that is there already keeps its time, so that nothing shortens the wait after
+// a failure but the owner's wish.
 func (r *Replicator) require(l *link, why need, delay time.Duration) {
-	at := r.nowNs + int64(delay)
-	if l.need == needNone {
-		l.need, l.needAt = why, at
-		return
-	}
-	l.needAt = min(l.needAt, at)
-	if why == needAsked {
-		l.need = why
+	if l.need == needNone || why == needAsked {
+		l.need, l.needAt = why, r.nowNs+int64(delay)
 	}
 }
 
@@ -132,8 +128,9 @@ func (r *Replicator) sessionMessage(l *link, env envelope, payload []byte) error
 	case !l.met:
 		r.stats.DropBeforeHello++
 		return nil
-	case env.link != l.token():
+	case env.link != l.token(): // of an earlier link, or the peer has our token of one
 		r.stats.DropStaleSession++
+		l.helloDue = true
 		return nil
 	}
 	r.stats.SessionBytesReceived += int64(len(payload))
@@ -324,7 +321,6 @@ func (r *Replicator) tickSessions() {
 		if s := l.session; s != nil && r.nowNs-s.activeAt >= int64(r.cfg.Limits.SessionIdle) {
 			r.stats.SessionsTimedOut++
 			r.abort(l)
-			l.helloDue = true // in case the peer has a token of an earlier link
 		}
 	}
 }

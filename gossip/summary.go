@@ -47,9 +47,7 @@ func (r *Replicator) summary(l *link, s summary) {
 		if s.ask && l.session == nil { // equal by now: what it wanted has arrived
 			l.summaryDue = true
 		}
-		if l.need != needAsked {
-			l.need, l.behind = needNone, false
-		}
+		l.need, l.behind = needNone, false
 		return
 	}
 	r.stats.SummariesUnequal++

@@ -83,9 +83,14 @@ func (s *Sim) connect(c *conn) {
 		n.rep.LinkUp(n.clock(s.now), peer.self)
 		n.peers[peer.self] = peer.id
 	}
-	for _, g := range c.ghosts {
-		s.Ghosts++
-		s.deliver(c, c.gen, g, false)
+	gen := c.gen
+	for _, g := range c.ghosts { // before, between or after what the new stream brings
+		s.after(time.Duration(s.rng.Int64N(int64(500*time.Millisecond))), func() {
+			if c.gen == gen && c.told[g.to] {
+				s.Ghosts++
+				s.deliver(c, gen, g)
+			}
+		})
 	}
 	c.ghosts = nil
 	for i := range 2 {
@@ -184,21 +189,19 @@ func (s *Sim) fly(c *conn, from int, took time.Duration, data []byte) {
 			}
 			return
 		}
-		s.deliver(c, gen, frame{to: 1 - from, data: data}, true)
+		s.deliver(c, gen, frame{to: 1 - from, data: data})
 	})
 }
 
 // deliver gives a frame to its receiver.
-func (s *Sim) deliver(c *conn, gen int, f frame, effects bool) {
+func (s *Sim) deliver(c *conn, gen int, f frame) {
 	n, peer := s.nodes[c.end(f.to)], s.nodes[c.end(1-f.to)].self
 	s.note("deliver", uint64(n.id), uint64(gen))
 	if err := n.rep.Step(n.clock(s.now), peer, slices.Clone(f.data)); err != nil {
 		s.fail("%s: %v", n.self, err)
 		return
 	}
-	if effects {
-		s.effects(n)
-	}
+	s.effects(n)
 }
 
 // Break ends the stream between nodes a and b, if there is one. It comes back.

@@ -1,0 +1,74 @@
+package gossip
+
+import (
+	"testing"
+	"time"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+func TestFuse(t *testing.T) {
+	dots := func(lo, hi uint64) crdt.Dots { return crdt.Dots{{Inc: 9, Lo: lo, Hi: hi}} }
+	type step struct {
+		after time.Duration
+		peer  PeerID
+		drops crdt.Dots
+		want  bool
+	}
+	for name, tc := range map[string]struct {
+		cells int
+		peers []PeerID
+		open  bool
+		steps []step
+	}{
+		"few drops pass":         {cells: 100, peers: []PeerID{"b"}, steps: []step{{0, "b", dots(1, 1000), true}}},
+		"a tenth of many passes": {cells: 20_000, peers: []PeerID{"b"}, steps: []step{{0, "b", dots(1, 2000), true}, {0, "b", dots(1, 2001), false}}},
+		"a second peer agrees": {cells: 100, peers: []PeerID{"b", "c"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {time.Second, "c", dots(1, 5000), true}, {time.Second, "b", dots(1, 5000), false},
+		}},
+		"a second peer agrees on most": {cells: 100, peers: []PeerID{"b", "c"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {time.Second, "c", dots(500, 6000), true},
+		}},
+		"a second peer speaks of others": {cells: 100, peers: []PeerID{"b", "c"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {time.Second, "c", dots(5001, 10_000), false},
+		}},
+		"the same peer again does not count beside others": {cells: 100, peers: []PeerID{"b", "c"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {20 * time.Second, "b", dots(1, 5000), false},
+		}},
+		"the only peer says the same 10 s later": {cells: 100, peers: []PeerID{"b"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {5 * time.Second, "b", dots(1, 5000), false}, {5 * time.Second, "b", dots(1, 5000), true},
+		}},
+		"the only peer says something else 10 s later": {cells: 100, peers: []PeerID{"b"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {10 * time.Second, "b", dots(4000, 9000), false},
+		}},
+		"verdicts are forgotten": {cells: 100, peers: []PeerID{"b", "c"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {fuseMemory, "c", dots(1, 5000), false},
+		}},
+		"the operator overrides": {cells: 100, peers: []PeerID{"b"}, open: true, steps: []step{
+			{0, "b", dots(1, 5000), true}, {2 * time.Minute, "b", dots(1, 5000), false},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Unix(1_800_000_000, 0)
+			r := New(Config{Self: "a"}, crdt.State{Inc: 1, Cells: crdt.NewMapCells()}, nil)
+			for i := range tc.cells {
+				if _, err := r.Put(now, crdt.Write{Key: string(rune('0' + i)), Kind: crdt.KindRegister}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, p := range tc.peers {
+				r.LinkUp(now, p)
+			}
+			if tc.open {
+				r.OpenFuse(now, time.Minute)
+			}
+			for i, st := range tc.steps {
+				now = now.Add(st.after)
+				r.begin(now)
+				if got := r.allows(st.peer, st.drops); got != st.want {
+					t.Fatalf("step %d: allowed %v, want %v", i, got, st.want)
+				}
+			}
+		})
+	}
+}
