@@ -47,6 +47,19 @@ func (s *Sender) SendRequest(ctx context.Context, r *Request) error {
 	return nil
 }
 
+// TrySendRequest queues r unless it would have to wait.
+func (s *Sender) TrySendRequest(r *Request) bool {
+	s.mu.Lock()
+	if s.err != nil || len(s.buf) >= senderLimit {
+		s.mu.Unlock()
+		return false
+	}
+	s.buf = AppendRequest(s.buf, r)
+	s.mu.Unlock()
+	s.signal()
+	return true
+}
+
 // SendReply queues r as SendRequest does, and returns its length as a frame.
 func (s *Sender) SendReply(ctx context.Context, r *Reply) (int, error) {
 	if err := s.lockWithRoom(ctx); err != nil {

@@ -36,6 +36,11 @@ func (s *Server) serveNative(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, http.StatusUpgradeRequired, "bad_request", "this address speaks "+wire.Protocol+" by HTTP upgrade")
 		return
 	}
+	if s.isDraining() {
+		s.metrics.rejected(rejectDraining)
+		s.fail(w, client.ErrDraining)
+		return
+	}
 	conn, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.fail(w, fmt.Errorf("%w: this connection cannot be upgraded", client.ErrBadRequest))

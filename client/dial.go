@@ -1,0 +1,296 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/meshkv/meshkv/client/wire"
+)
+
+// DialOptions modify a Dial. Nil and zero values are usable.
+type DialOptions struct {
+	// Timeout bounds each call whose context has no deadline, watches
+	// excepted. It includes the time in which the node is not reachable.
+	// Default 10s.
+	Timeout time.Duration
+	// DialTimeout bounds one attempt to connect. Default 5s.
+	DialTimeout time.Duration
+	// MaxBackoff bounds the pause between two attempts to connect again, which
+	// starts at 50ms and doubles. Default 2s.
+	MaxBackoff time.Duration
+	// GiveUpAfter makes the Next of a watch return ErrUnavailable when the node
+	// could not be reached for that long; the watch stays usable. 0: it waits
+	// as long as its context allows.
+	GiveUpAfter time.Duration
+	// WatchBuffer is how many bytes of events a watch may hold that its reader
+	// has not taken. Default 1 MiB.
+	WatchBuffer int
+	// PingInterval is the silence after which the connection is tested; after
+	// three of them it is given up. Default 5s.
+	PingInterval time.Duration
+	// Logger receives debug records of connections. Default: discard.
+	Logger *slog.Logger
+}
+
+func (o *DialOptions) withDefaults() DialOptions {
+	var opts DialOptions
+	if o != nil {
+		opts = *o
+	}
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&opts.Timeout, 10 * time.Second},
+		{&opts.DialTimeout, 5 * time.Second},
+		{&opts.MaxBackoff, 2 * time.Second},
+		{&opts.PingInterval, 5 * time.Second},
+	} {
+		if *d.v <= 0 {
+			*d.v = d.def
+		}
+	}
+	if opts.WatchBuffer <= 0 {
+		opts.WatchBuffer = 1 << 20
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return opts
+}
+
+const minBackoff = 50 * time.Millisecond
+
+// A Client is a connection to one node, made again whenever it breaks. It
+// implements Cluster. Calls from many goroutines share it: they are pipelined,
+// and none waits for another.
+//
+// A call waits, within its time, for a node that is not reachable, and then
+// returns ErrUnavailable. A read whose connection breaks is asked again; a write
+// that may have reached the node returns ErrUnknownOutcome. Watches survive
+// broken connections and restarts of the node: they resume where they were or,
+// where the node cannot, compare a new snapshot with what they have shown and
+// report the difference. For that a watch keeps the entries that it has shown.
+type Client struct {
+	addr   string
+	opts   DialOptions
+	cancel context.CancelFunc
+	done   <-chan struct{} // closed by Close
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex // protects the fields below
+	conn    *conn      // nil while there is none
+	changed chan struct{}
+	lastErr error // of the last attempt to connect
+}
+
+var _ Cluster = (*Client)(nil)
+
+// Dial connects to the API of a node: host:port, or a URL http://host:port. It
+// fails with ErrUnavailable if the node cannot be reached now. The caller must
+// Close the client.
+func Dial(ctx context.Context, addr string, o *DialOptions) (*Client, error) {
+	hostport, err := hostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	life, cancel := context.WithCancel(context.Background())
+	c := &Client{addr: hostport, opts: o.withDefaults(), cancel: cancel, done: life.Done(), changed: make(chan struct{})}
+	first, err := c.connect(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	c.install(first)
+	c.wg.Go(func() { c.keepConnected(life, first) })
+	return c, nil
+}
+
+func hostPort(addr string) (string, error) {
+	scheme, rest, ok := strings.Cut(addr, "://")
+	if !ok {
+		scheme, rest = "http", addr
+	}
+	rest = strings.TrimSuffix(rest, "/")
+	if scheme != "http" {
+		return "", fmt.Errorf("%w: address %q: only http is available yet", ErrBadRequest, addr)
+	}
+	if host, port, err := net.SplitHostPort(rest); err != nil || port == "" || host == "" {
+		return "", fmt.Errorf("%w: address %q is not host:port", ErrBadRequest, addr)
+	}
+	return rest, nil
+}
+
+// Close ends the connection, all calls and all watches. It may be called twice.
+func (c *Client) Close() error {
+	c.cancel()
+	c.wg.Wait()
+	return nil
+}
+
+// Addr is the host:port of the node.
+func (c *Client) Addr() string { return c.addr }
+
+// keepConnected replaces connections that broke or are being drained.
+func (c *Client) keepConnected(ctx context.Context, cur *conn) {
+	for {
+		select {
+		case <-cur.gone:
+		case <-cur.draining:
+		case <-ctx.Done():
+			return
+		}
+		c.discard(cur)
+		backoff := minBackoff
+		for {
+			next, err := c.connect(ctx)
+			if err == nil {
+				c.install(next)
+				cur = next
+				break
+			}
+			c.opts.Logger.Debug("connecting again failed", "addr", c.addr, "err", err)
+			c.mu.Lock()
+			c.lastErr = err
+			c.mu.Unlock()
+			if pause(ctx, backoff/2+rand.N(backoff/2)) != nil {
+				return
+			}
+			backoff = min(2*backoff, c.opts.MaxBackoff)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *Client) install(cn *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn = cn
+	if cn != nil {
+		close(c.changed)
+		c.changed = make(chan struct{})
+	}
+}
+
+// discard makes await give out cn no more: it is of no use, which
+// keepConnected may not have noticed yet.
+func (c *Client) discard(cn *conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.conn == cn {
+		c.conn = nil
+	}
+}
+
+// await returns the connection, once there is one.
+func (c *Client) await(ctx context.Context) (*conn, error) {
+	for {
+		c.mu.Lock()
+		cn, changed, lastErr := c.conn, c.changed, c.lastErr
+		c.mu.Unlock()
+		if c.isClosed() {
+			return nil, ErrClosed
+		}
+		if cn != nil {
+			return cn, nil
+		}
+		select {
+		case <-changed:
+		case <-c.done:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			if lastErr == nil {
+				lastErr = fmt.Errorf("%w: the connection to %s broke", ErrUnavailable, c.addr)
+			}
+			return nil, fmt.Errorf("%w (%w)", lastErr, ctx.Err())
+		}
+	}
+}
+
+func (c *Client) isClosed() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// connect makes one attempt.
+func (c *Client) connect(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
+	defer cancel()
+	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, err)
+	}
+	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
+	cn, err := c.upgrade(nc)
+	if !stop() && err == nil {
+		err = fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, ctx.Err())
+	}
+	if err != nil {
+		nc.Close()
+		return nil, err
+	}
+	c.wg.Go(cn.read)
+	c.wg.Go(func() {
+		cn.fail(cn.sender.Run(nc, 3*c.opts.PingInterval))
+	})
+	c.wg.Go(func() { cn.watchOver(c.done, c.opts.PingInterval) })
+	return cn, nil
+}
+
+func (c *Client) upgrade(nc net.Conn) (*conn, error) {
+	if _, err := fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", wire.Path, c.addr, wire.Protocol); err != nil {
+		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, err)
+	}
+	r := bufio.NewReaderSize(nc, 64<<10)
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		return nil, fmt.Errorf("connect to %s: %w", c.addr, refusal(resp))
+	}
+	inflight, err := strconv.Atoi(resp.Header.Get(wire.MaxInflightHeader))
+	if err != nil || inflight < 1 {
+		inflight = 64
+	}
+	return newConn(nc, r, min(inflight, 4096)), nil
+}
+
+// refusal is the error of an answer that is no upgrade.
+func refusal(resp *http.Response) error {
+	defer resp.Body.Close()
+	var body struct {
+		Error struct{ Code, Message string }
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if err == nil && json.Unmarshal(data, &body) == nil && body.Error.Code != "" {
+		return errors.Join(ErrUnavailable, remoteError(body.Error.Code, body.Error.Message))
+	}
+	return fmt.Errorf("%w: it is no meshkv API, or a version that does not speak %s (status %d)", ErrUnavailable, wire.Protocol, resp.StatusCode)
+}
