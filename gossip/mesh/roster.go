@@ -47,6 +47,7 @@ type record struct {
 	nextDial time.Time
 	fails    int
 	nextJoin time.Time
+	joinOnce bool // a stock member came back: it may have learned that it is alive, and of nobody else
 
 	shown   Member
 	pending bool // in changed
@@ -131,6 +132,7 @@ func (r *roster) membership(now time.Time, m Member) {
 			rec.linkless = now
 			rec.nextDial = r.firstDial(now, m.Name)
 		}
+		rec.joinOnce = m.Status == StatusAlive && m.Inc == 0 && before.Status == StatusFailed
 		if m.Status == StatusFailed {
 			rec.nextDial = now.Add(r.jitter(r.timing.Redial / 2))
 		}
@@ -395,6 +397,10 @@ func (r *roster) tick(now time.Time, budget int) []action {
 			continue
 		}
 		m := rec.member
+		if rec.joinOnce {
+			rec.joinOnce = false
+			acts = append(acts, action{kind: actJoin, name: name, addr: m.Addr})
+		}
 		if m.Status == StatusAlive && m.Inc != 0 && !rec.suspect && !rec.linkless.IsZero() && now.Sub(rec.linkless) >= suspectAfter {
 			rec.suspect = true
 			r.show(rec)
