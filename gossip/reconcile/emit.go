@@ -32,7 +32,7 @@ func (s *Session) NextMessage(buf []byte, limit int) ([]byte, bool) {
 		s.finished = true
 	}
 	if s.enc.Len() == o.head {
-		if s.scanned < scanBudget {
+		if s.scanned < s.limits.scan {
 			return s.enc.Bytes()[:start], false
 		}
 		s.enc.Uint(kindNothing) // so that the caller asks again
@@ -48,8 +48,8 @@ func (s *Session) Ready() bool {
 	switch {
 	case s.err != nil, s.finished:
 		return false
-	case s.greet, len(s.pending) > 0, s.unacked >= cellWindow/4, len(s.wants) > 0, s.ends > 0,
-		len(s.wanted) > 0 && s.flight < cellWindow, len(s.tasks) > 0 && !s.blocked:
+	case s.greet, len(s.pending) > 0, s.unacked >= s.limits.flight/4, len(s.wants) > 0, s.ends > 0,
+		len(s.wanted) > 0 && s.flight < s.limits.flight, len(s.tasks) > 0 && !s.blocked:
 		return true
 	}
 	return s.mayQuery() || s.doneDue()
@@ -61,11 +61,11 @@ func (s *Session) mayQuery() bool {
 		return true
 	}
 	n := len(s.queries)
-	if n == 0 || s.openN >= queryWindow || len(s.tasks) >= sendWindow {
+	if n == 0 || s.openN >= s.limits.queries || len(s.tasks) >= s.limits.tasks {
 		return false
 	}
 	// Sums may be replied to with 16 sums of 16. One is always let through.
-	return s.openSums == 0 || !isSums(s.queries[n-1].kind) || n+fanout*fanout*s.openSums <= stackWindow
+	return s.openSums == 0 || !isSums(s.queries[n-1].kind) || n+fanout*fanout*s.openSums <= s.limits.stack
 }
 
 func isSums(kind uint8) bool { return kind == kindClockSums || kind == kindDataSums }
@@ -85,7 +85,7 @@ func (s *Session) write(o *output) bool {
 		s.writeGreeting()
 	case len(s.pending) > 0:
 		return s.writePending(o)
-	case s.unacked >= cellWindow/4:
+	case s.unacked >= s.limits.flight/4:
 		if !s.room(o, headerBytes) {
 			return false
 		}
@@ -99,7 +99,7 @@ func (s *Session) write(o *output) bool {
 		s.enc.Uint(kindWant)
 		s.enc.Bin(s.wants[0])
 		s.wants = s.wants[1:]
-	case len(s.wanted) > 0 && s.flight < cellWindow:
+	case len(s.wanted) > 0 && s.flight < s.limits.flight:
 		if !s.writeCell(o, s.wanted[0]) {
 			return false
 		}
@@ -107,7 +107,7 @@ func (s *Session) write(o *output) bool {
 		s.wanted = s.wanted[1:]
 	case s.mayQuery():
 		return s.writeQuery(o)
-	case len(s.tasks) > 0 && !s.blocked && s.scanned < scanBudget:
+	case len(s.tasks) > 0 && !s.blocked && s.scanned < s.limits.scan:
 		return s.writeTask(o)
 	default:
 		return false
@@ -176,7 +176,7 @@ func (s *Session) writeQuery(o *output) bool {
 	began := s.current.sent
 	done, wrote := s.writeAbout(o, s.current)
 	if wrote && !began {
-		if len(s.open) > 2*queryWindow {
+		if len(s.open) > 2*s.limits.queries {
 			s.open = append(s.open[:0], s.open[len(s.open)-s.openN:]...)
 		}
 		s.open = append(s.open, query{kind: s.current.kind, prefix: s.current.prefix})
@@ -289,7 +289,7 @@ func (s *Session) writeEntries(o *output, t *task) (done, wrote bool) {
 	if t.kind == kindClockList && !t.begun {
 		t.begun = true
 		for _, it := range s.clock.under(t.prefix) {
-			t.rest = appendPieces(t.rest, it.inc, it.entry)
+			t.rest = appendPieces(t.rest, it.inc, it.entry, s.limits.islands)
 		}
 	}
 	size, n := headerBytes, 0
@@ -327,7 +327,7 @@ func (s *Session) writeSettle(o *output, t *settling) (done bool) {
 		c := t.held
 		t.held = nil
 		if c == nil {
-			if s.scanned >= scanBudget {
+			if s.scanned >= s.limits.scan {
 				return false
 			}
 			if c = t.walk.next(); c == nil {
@@ -347,7 +347,7 @@ func (s *Session) writeSettle(o *output, t *settling) (done bool) {
 				continue
 			}
 		}
-		if s.flight >= cellWindow {
+		if s.flight >= s.limits.flight {
 			s.blocked = true
 		}
 		if s.blocked || !s.writeCell(o, c) {
@@ -358,7 +358,7 @@ func (s *Session) writeSettle(o *output, t *settling) (done bool) {
 	if len(t.offers) == 0 {
 		return true
 	}
-	if s.offeredN+len(t.offers) > offerWindow {
+	if s.offeredN+len(t.offers) > s.limits.offered && s.offeredN > 0 {
 		s.blocked = true
 		return false
 	}

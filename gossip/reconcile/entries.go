@@ -119,7 +119,7 @@ func (s *Session) diffEntries(in *entriesIn) {
 	}
 	for _, it := range s.clock.under(in.prefix) {
 		if !it.entry.Equal(s.known.Clock.Entry(it.inc)) {
-			t.rest = appendPieces(t.rest, it.inc, it.entry)
+			t.rest = appendPieces(t.rest, it.inc, it.entry, s.limits.islands)
 			empty = false
 		}
 	}

@@ -38,14 +38,10 @@ const (
 const (
 	version = 1
 
-	// Lists are cheaper than sums below these counts.
-	dataListMax  = 24
-	clockListMax = 8
-
+	dataListMax  = 24         // dots of a list: more are cheaper by sums
 	deepListMax  = 4096       // dots of a list of one single place
 	offerMax     = 256        // dots of one offer
 	spansMax     = 1 << 10    // spans of one kindPending
-	islandsMax   = 1 << 11    // islands of one piece of an entry
 	pendingMax   = 1 << 20    // dots of a peer's D⁰
 	clockMax     = 1 << 20    // entries of a peer's clock, and pieces received
 	countSat     = 0xff       // counts in sums say no more than "at least so many"
@@ -228,10 +224,10 @@ type piece struct {
 
 func pieceBytes(p piece) int { return 32 + 18*len(p.entry.Islands) }
 
-func appendPieces(out []piece, inc crdt.Inc, e crdt.Entry) []piece {
-	for len(e.Islands) > islandsMax {
-		out = append(out, piece{inc, crdt.Entry{Prefix: e.Prefix, Closed: e.Closed, Islands: e.Islands[:islandsMax]}})
-		e.Prefix, e.Islands = 0, e.Islands[islandsMax:]
+func appendPieces(out []piece, inc crdt.Inc, e crdt.Entry, most int) []piece {
+	for len(e.Islands) > most {
+		out = append(out, piece{inc, crdt.Entry{Prefix: e.Prefix, Closed: e.Closed, Islands: e.Islands[:most]}})
+		e.Prefix, e.Islands = 0, e.Islands[most:]
 	}
 	return append(out, piece{inc, e})
 }

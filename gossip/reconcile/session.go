@@ -17,15 +17,28 @@ var (
 	ErrAborted = errors.New("session aborted by the peer")
 )
 
-// Bounds of what is on its way. The peer checks those of queries and offers.
-const (
-	queryWindow = 256       // queries that are not finished
-	offerWindow = 4096      // dots that are offered and not answered
-	cellWindow  = 256 << 10 // bytes of cells that are not acknowledged: 4 frames of 64 KiB
-	sendWindow  = 1024      // tasks of the initiator at which it stops to query
-	stackWindow = 16 << 10  // queries that it keeps to be sent
-	scanBudget  = 1 << 14   // cells looked at in one call of NextMessage
-)
+// limits bound what a session holds and has on its way, and say when lists are
+// better than sums. Both sides must use the same; tests use tiny ones.
+type limits struct {
+	queries    int    // that are not finished; the responder checks it
+	stack      int    // queries that the initiator keeps to be sent
+	tasks      int    // of the initiator, at which it stops to query
+	offered    int    // dots that are offered and not answered
+	flight     int    // bytes of cells that are not acknowledged
+	scan       int    // cells looked at in one call of NextMessage
+	dataList   uint64 // cells under a prefix that are listed; at most dataListMax
+	clockList  uint64 // entries under a prefix that are listed
+	valuesOver uint64 // cells under a prefix, beyond those of the peer, that are sent without being offered first
+	islands    int    // of one piece of an entry
+}
+
+func defaultLimits() limits {
+	return limits{
+		queries: 256, stack: 16 << 10, tasks: 1 << 10, offered: 4096,
+		flight: 256 << 10, // 4 frames of 64 KiB
+		scan:   1 << 14, dataList: dataListMax, clockList: 8, valuesOver: 64, islands: 1 << 11,
+	}
+}
 
 // A Snapshot is the state of one replica, taken in one step: S⁰ as a snapshot
 // of its trie, a clone of its clock C⁰, and its pending deaths D⁰. The session
@@ -74,6 +87,7 @@ type Session struct {
 	id        uint64
 	seed      uint64
 	initiator bool
+	limits    limits
 	snap      Snapshot
 	clock     *clockTree
 	err       error
@@ -134,10 +148,12 @@ type query struct {
 
 // Open begins a session with a peer, as its initiator. The id must differ from
 // those of other sessions on the same link; small ones are cheap.
-func Open(id, seed uint64, snap Snapshot) *Session {
-	s := newSession(id, seed, snap)
+func Open(id, seed uint64, snap Snapshot) *Session { return open(id, seed, snap, defaultLimits()) }
+
+func open(id, seed uint64, snap Snapshot, l limits) *Session {
+	s := accept(id, seed, snap, l)
 	s.initiator = true
-	if s.clock.sum(prefix{}).Count <= clockListMax {
+	if s.clock.sum(prefix{}).Count <= s.limits.clockList {
 		s.push(task{kind: kindClockList})
 	} else {
 		s.push(task{kind: kindClockSums})
@@ -147,11 +163,11 @@ func Open(id, seed uint64, snap Snapshot) *Session {
 
 // Accept begins the other side of a session, on its first payload, which must
 // then be given to Step.
-func Accept(id, seed uint64, snap Snapshot) *Session { return newSession(id, seed, snap) }
+func Accept(id, seed uint64, snap Snapshot) *Session { return accept(id, seed, snap, defaultLimits()) }
 
-func newSession(id, seed uint64, snap Snapshot) *Session {
+func accept(id, seed uint64, snap Snapshot, l limits) *Session {
 	return &Session{
-		id: id, seed: seed, snap: snap, clock: newClockTree(seed, snap.Clock),
+		id: id, seed: seed, snap: snap, limits: l, clock: newClockTree(seed, snap.Clock),
 		enc: crdt.NewEncoder(), dec: crdt.NewDecoder(),
 		known: crdt.Known{Clock: snap.Clock.Clone()},
 		added: make(map[crdt.Dot]struct{}), listed: make(map[crdt.Dot]bool),

@@ -167,7 +167,7 @@ func (s *Session) takePending() error {
 // one of the replies to the oldest query.
 func (s *Session) begin(kind uint8, p prefix) error {
 	if !s.initiator {
-		if s.openN == queryWindow {
+		if s.openN == s.limits.queries {
 			return violated("too many queries")
 		}
 		s.openN++
@@ -371,7 +371,7 @@ func (s *Session) takeOffer() error {
 	if err != nil {
 		return err
 	}
-	if len(s.wants) == offerWindow {
+	if len(s.wants) == s.limits.offered {
 		return violated("too many offers")
 	}
 	want := newMask(len(dots))

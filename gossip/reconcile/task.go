@@ -52,7 +52,7 @@ func (s *Session) compareClock(p prefix, peer Sum) {
 	own := s.clock.sum(p)
 	switch {
 	case same(own, peer):
-	case own.Count <= clockListMax || peer.Count <= clockListMax || p.depth == maxDepth:
+	case own.Count <= s.limits.clockList || peer.Count <= s.limits.clockList || p.depth == maxDepth:
 		s.push(task{kind: kindClockList, prefix: p})
 	default:
 		s.push(task{kind: kindClockSums, prefix: p})
@@ -67,9 +67,9 @@ func (s *Session) compareData(p prefix, peer Sum) {
 	case same(own, peer):
 	case peer.Count == 0:
 		s.settlePrefix(p, nil)
-	case own.Count <= dataListMax || p.depth == maxDepth:
+	case own.Count <= s.limits.dataList || p.depth == maxDepth:
 		s.push(task{kind: kindDataList, prefix: p})
-	case peer.Count <= dataListMax:
+	case peer.Count <= s.limits.dataList:
 		s.push(task{kind: kindAsk, prefix: p})
 	default:
 		s.push(task{kind: kindDataSums, prefix: p})
@@ -87,7 +87,7 @@ func (s *Session) settlePrefix(p prefix, peer []crdt.Dot) {
 	}
 	s.push(task{kind: taskSettle, prefix: p, settling: &settling{
 		peer: peer, found: newMask(len(peer)), walk: s.snap.Data.walk(p),
-		values: len(peer) == 0 || own > min(64+4*uint64(len(peer)), offerMax),
+		values: len(peer) == 0 || own > min(s.limits.valuesOver+4*uint64(len(peer)), offerMax),
 	}})
 }
 
