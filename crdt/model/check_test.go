@@ -29,8 +29,16 @@ func (w *world) check(n *node) {
 		w.fail("node %d: knows %d dots, the reference %d", n.id, known, len(n.ref.C))
 	}
 	for inc := range w.lastInc + 1 {
-		if n.real.Clock().Entry(inc).Closed != n.ref.closed[inc] {
+		e := n.real.Clock().Entry(inc)
+		if e.Closed != n.ref.closed[inc] {
 			w.fail("node %d: closed bit of %v differs from the reference", n.id, inc)
+		}
+		last := e.Prefix
+		for _, is := range e.Islands {
+			if is.Lo < last+2 || is.Hi < is.Lo {
+				w.fail("node %d: entry of %v is not in the one form of its dots: %+v", n.id, inc, e)
+			}
+			last = is.Hi
 		}
 	}
 	if !n.real.Clock().Equal(n.disk.clock) {
@@ -94,6 +102,7 @@ func sameCell(a, b *crdt.Cell) bool {
 // quiesce lets the replicas exchange all they have, and checks that every one
 // then holds every put that some replica had seen, minus everything removed.
 func (w *world) quiesce() {
+	w.tally.Quiesced++
 	w.drain()
 	known, seen, removed := dotSet{}, dotSet{}, dotSet{}
 	for _, n := range w.nodes {

@@ -3,6 +3,7 @@ package model
 import (
 	"flag"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 )
 
@@ -27,11 +28,34 @@ func TestSchedules(t *testing.T) {
 		n = min(n, 200)
 	}
 	t.Logf("%d schedules of %d steps from seed %d", n, *steps, first)
+	var all tally
+	sum := reflect.ValueOf(&all).Elem()
 	for i := range n {
 		s := first + uint64(i)
-		if v := run(s, *steps, bugNone); v != nil {
+		happened, v := run(s, *steps, bugNone)
+		if v != nil {
 			t.Fatalf("schedule %d, step %d: %s\nreproduce: go test ./crdt/model -run TestSchedules -schedules 1 -steps %d -seed %d",
 				i+1, v.step, v.text, *steps, s)
+		}
+		for f := range sum.NumField() {
+			sum.Field(f).SetInt(sum.Field(f).Int() + reflect.ValueOf(happened).Field(f).Int())
+		}
+	}
+	t.Logf("no violation; in all: %+v", all)
+	for f := range sum.NumField() {
+		if n >= 200 && *steps >= 400 && sum.Field(f).Int() == 0 {
+			t.Errorf("%s never happened", sum.Type().Field(f).Name)
+		}
+	}
+}
+
+// The same seed is the same schedule.
+func TestScheduleReplays(t *testing.T) {
+	first := firstSeed()
+	for i := range uint64(20) {
+		a, _ := run(first+i, *steps, bugNone)
+		if b, _ := run(first+i, *steps, bugNone); a != b {
+			t.Fatalf("seed %d: %+v, then %+v", first+i, a, b)
 		}
 	}
 }

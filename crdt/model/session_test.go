@@ -148,8 +148,14 @@ func (w *world) advance(s *session) {
 }
 
 func (w *world) provide(n *node, o offer) {
-	if got, want := n.real.Provide(o.real), n.ref.provide(o.ref); got != want {
+	got, want := n.real.Provide(o.real), n.ref.provide(o.ref)
+	if got != want {
 		w.fail("node %d: took the offered %v: %v, in the reference %v", n.id, o.real.Dot, got, want)
+	}
+	if got {
+		w.tally.Provided++
+	} else {
+		w.tally.Refused++
 	}
 	w.settle(n)
 }
@@ -159,6 +165,7 @@ func (w *world) conclude(at, peer *side) {
 	n.real.Conclude(crdt.Known{Clock: peer.snap.clock, Pending: peer.snap.pending}, w.lacks(n, peer.snap))
 	n.ref.conclude(peer.snap.ref)
 	at.finished = true
+	w.tally.Concluded++
 	w.settle(n)
 	if w.chance(20) {
 		w.check(n)
@@ -185,6 +192,7 @@ func (w *world) lacks(n *node, peer *snapshot) iter.Seq[crdt.Dot] {
 // abortSession ends a session in the middle. What has arrived stays.
 func (w *world) abortSession() {
 	if len(w.sessions) > 0 {
+		w.tally.Aborted++
 		i := w.rng.IntN(len(w.sessions))
 		w.sessions = slices.Delete(w.sessions, i, i+1)
 	}

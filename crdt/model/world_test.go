@@ -20,7 +20,7 @@ const (
 	maxQueue    = 16 // ops on one link; a random one is lost beyond
 	maxSessions = 4
 	maxImages   = 8
-	checkEvery  = 25 // steps
+	checkEvery  = 10 // steps
 )
 
 // A message is one op on its way, twice.
@@ -54,6 +54,16 @@ type world struct {
 	dec      *crdt.Decoder
 	actions  []func()
 	bounds   []int // cumulative weights of actions
+	tally    tally
+}
+
+// A tally counts what happened in schedules: a fault that never happens proves
+// nothing.
+type tally struct {
+	Puts, Deletes, Collected, Applied, Ignored, Lost, Doubled, Coalesced, BornDead int
+	Provided, Refused, Concluded, Aborted, DiedWithProcess                         int
+	RestartsFromLast, RestartsFromOlder, RestartsFromNothing                       int
+	Left, Closed, Renewed, Quiesced                                                int
 }
 
 // crdtOp is what an op did when it was issued.
@@ -97,10 +107,12 @@ func (w *world) fail(format string, args ...any) {
 	panic(violation{w.step, fmt.Sprintf(format, args...)})
 }
 
-// run plays the schedule of a seed and returns what was violated, if anything.
-func run(seed uint64, steps int, b bug) (found *violation) {
+// run plays the schedule of a seed and returns what happened and what was
+// violated, if anything.
+func run(seed uint64, steps int, b bug) (happened tally, found *violation) {
 	w := newWorld(seed, b)
 	defer func() {
+		happened = w.tally
 		switch p := recover().(type) {
 		case nil:
 		case violation:
@@ -124,7 +136,7 @@ func run(seed uint64, steps int, b bug) (found *violation) {
 		}
 	}
 	w.quiesce()
-	return nil
+	return w.tally, nil
 }
 
 func (w *world) chance(percent int) bool { return w.rng.IntN(100) < percent }
@@ -179,6 +191,7 @@ func sameDots(s crdt.Dots, list []crdt.Dot) bool {
 func (w *world) enqueue(from, to int, m message) {
 	q := append(w.queues[from][to], m)
 	if len(q) > maxQueue {
+		w.tally.Lost++
 		i := w.rng.IntN(len(q))
 		q = slices.Delete(q, i, i+1)
 	}
@@ -202,11 +215,13 @@ func (w *world) put() {
 	if err != nil {
 		w.fail("put: %v", err)
 	}
+	w.tally.Puts++
 	w.issue(n, ops, n.ref.put(write))
 }
 
 func (w *world) delete() {
 	n, key := w.node(), keys[w.rng.IntN(len(keys))]
+	w.tally.Deletes++
 	w.issue(n, n.real.Delete(key, w.hlc(n)), n.ref.remove(key, func(c *crdt.Cell) bool { return c.Key == key }))
 }
 
@@ -229,6 +244,7 @@ func (w *world) collect() {
 		}
 		return
 	}
+	w.tally.Collected += len(dots)
 	w.issue(n, n.real.Remove(dots, w.hlc(n)), n.ref.remove("", func(c *crdt.Cell) bool { return doomed[c.Dot] }))
 }
 
@@ -266,11 +282,15 @@ func (w *world) deliver() {
 		}
 		m := (*q)[i]
 		fate := w.rng.IntN(100)
-		if fate >= 10 {
+		if fate < 10 {
+			w.tally.Doubled++
+		} else {
 			*q = slices.Delete(*q, i, i+1)
 		}
 		if fate < 90 {
 			w.apply(w.nodes[to], m)
+		} else {
+			w.tally.Lost++
 		}
 	}
 }
@@ -280,8 +300,17 @@ func (w *world) apply(n *node, m message) {
 	if w.chance(10) {
 		op = w.recode(op)
 	}
-	if got, want := n.real.Apply(op), n.ref.apply(m.ref); got != want {
+	if n.ref.D[m.ref.own] && op.Cell != nil {
+		w.tally.BornDead++
+	}
+	got, want := n.real.Apply(op), n.ref.apply(m.ref)
+	if got != want {
 		w.fail("node %d: %v was news: %v, in the reference %v", n.id, op.Dot, got, want)
+	}
+	if got {
+		w.tally.Applied++
+	} else {
+		w.tally.Ignored++
 	}
 	w.settle(n)
 	if w.chance(10) { // passed on
@@ -320,6 +349,7 @@ func (w *world) coalesce() {
 			w.fail("%+v and %+v coalesce: %v, in the reference %v", older.real, newer.real, real != nil, ref != nil)
 		}
 		if real != nil {
+			w.tally.Coalesced++
 			w.compare(real, ref)
 			(*q)[j] = message{real, ref}
 			*q = slices.Delete(*q, i, i+1)
@@ -348,12 +378,16 @@ func (w *world) restart() {
 	from := newImage()
 	switch x := w.rng.IntN(100); {
 	case x < 40:
+		w.tally.RestartsFromLast++
 		from = n.image(w.chance(30))
 	case x < 80 && len(w.images) > 0:
 		i := w.rng.IntN(len(w.images))
 		if w.owners[i] == n.id || w.chance(40) {
+			w.tally.RestartsFromOlder++
 			from = w.images[i]
 		}
+	default:
+		w.tally.RestartsFromNothing++
 	}
 	w.unplug(n)
 	inc, seq := w.mint(), uint64(0)
@@ -386,7 +420,9 @@ func (w *world) restart() {
 // had sent may still arrive.
 func (w *world) unplug(n *node) {
 	if w.bug != bugSessionSurvives {
+		before := len(w.sessions)
 		w.sessions = slices.DeleteFunc(w.sessions, func(s *session) bool { return s.a.node == n || s.b.node == n })
+		w.tally.DiedWithProcess += before - len(w.sessions)
 	}
 	for other := range w.nodes {
 		w.queues[other][n.id] = nil
@@ -420,6 +456,7 @@ func (w *world) leave() {
 	if lost != nil {
 		w.fail("node %d: took %v along when it left", n.id, lost)
 	}
+	w.tally.Left++
 	w.unplug(n)
 	inc, seq := n.real.Inc(), n.real.Seq()
 	if w.bug == bugSeqRestarts {
@@ -433,6 +470,7 @@ func (w *world) leave() {
 func (w *world) close() {
 	n := w.node()
 	if n.real.Clock().Entry(n.real.Inc()).Closed {
+		w.tally.Renewed++
 		inc := w.mint()
 		n.real.Renew(inc)
 		n.ref.inc, n.ref.seq = inc, 0
@@ -462,6 +500,7 @@ func (w *world) closeAt(n *node, inc crdt.Inc) {
 	if got, want := n.real.Close(inc), !n.ref.closed[inc]; got != want {
 		w.fail("node %d: closing %v was news: %v, in the reference %v", n.id, inc, got, want)
 	}
+	w.tally.Closed++
 	n.ref.closed[inc] = true
 	w.settle(n)
 }
