@@ -25,6 +25,7 @@ func (r *Replicator) NextFrame(now time.Time, peer PeerID, buf []byte, limit int
 	if l == nil || l.broken {
 		return buf, false
 	}
+	l.frame = limit
 	if l.lagging() { // the link takes frames again
 		r.require(l, needBehind, 0)
 		r.startSessions()
@@ -56,7 +57,7 @@ func (r *Replicator) NextFrame(now time.Time, peer PeerID, buf []byte, limit int
 func (r *Replicator) appendControl(l *link) {
 	if l.helloDue {
 		l.helloDue = false
-		appendHello(r.enc, l.mine)
+		appendHello(r.enc, l.mine, l.theirs)
 	}
 	if l.abortDue {
 		l.abortDue = false

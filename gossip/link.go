@@ -14,6 +14,7 @@ type link struct {
 	peer  PeerID
 	begin bool // we begin the sessions of this link: we are the lower of the two
 	rtt   time.Duration
+	frame int  // the size of frames that NextFrame was last asked for
 	awake bool // the writer was woken, and NextFrame has not said false since
 
 	mine, theirs uint64 // the tokens of the hellos

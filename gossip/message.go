@@ -10,7 +10,7 @@ import (
 // A frame is a concatenation of messages, each an array whose first element is
 // its kind. Kinds and elements that are not known are skipped.
 //
-//	hello    [1, token]                    the first on a link
+//	hello    [1, token, the other's token]  the first on a link; 0 = not known yet
 //	op       [2, op]
 //	ihave    [3, dots]                     dots that the sender received
 //	graft    [4, dots]                     dots that the sender wants
@@ -38,6 +38,7 @@ const (
 	maxDotSpans      = 1 << 16 // of an ihave or graft
 	maxPayload       = 2 << 20 // of a session message: one cell of the largest size, and some
 	maxBusyMs        = 60_000
+	defaultFrame     = 64 << 10
 	sessionOverhead  = 48 // of a session message beside its payload
 )
 
@@ -47,10 +48,11 @@ type summary struct {
 	ask  bool // the sender wants a session and is not the one to begin it
 }
 
-func appendHello(e *crdt.Encoder, token uint64) {
-	e.ArrayLen(2)
+func appendHello(e *crdt.Encoder, mine, theirs uint64) {
+	e.ArrayLen(3)
 	e.Uint(kindHello)
-	e.Uint(token)
+	e.Uint(mine)
+	e.Uint(theirs)
 }
 
 func appendOp(e *crdt.Encoder, op *crdt.Op) {
@@ -149,9 +151,9 @@ func takeEnvelope(d *crdt.Decoder) (env envelope, payload []byte, err error) {
 // kind, or -1.
 func known(kind uint64) int {
 	switch kind {
-	case kindHello, kindOp, kindIHave, kindGraft:
+	case kindOp, kindIHave, kindGraft:
 		return 1
-	case kindBusy, kindAbort:
+	case kindHello, kindBusy, kindAbort:
 		return 2
 	case kindSession:
 		return 4

@@ -30,9 +30,10 @@ func (r *Replicator) take(l *link, kind uint64) error {
 	d := r.dec
 	switch kind {
 	case kindHello:
-		token, err := d.Uint()
+		var theirs, mine uint64
+		err := takeUints(d, &theirs, &mine)
 		if err == nil {
-			r.hello(l, token)
+			r.hello(l, theirs, mine)
 		}
 		return err
 	case kindOp:
@@ -82,18 +83,22 @@ func (r *Replicator) take(l *link, kind uint64) error {
 	}
 }
 
-// hello takes the token of the peer. If a second one on a link differs, one of
-// the two came late from an earlier link: the newest is kept, the session that
-// was begun under the other is not, and the peer says hello again when it meets
-// messages under a token that is not its own.
-func (r *Replicator) hello(l *link, token uint64) {
-	if l.met && l.theirs == token {
+// hello takes the token of the peer, and what the peer takes for ours. If a
+// second one on a link differs, one of the two came late from an earlier link:
+// the newest is kept, and the session that was begun under the other is not.
+// Whoever meets messages under a wrong token says hello, and who is mistaken for
+// an earlier one answers it.
+func (r *Replicator) hello(l *link, theirs, mine uint64) {
+	if mine != 0 && mine != l.mine {
+		l.helloDue = true
+	}
+	if l.met && l.theirs == theirs {
 		return
 	}
 	if l.met {
 		r.abort(l)
 	}
-	l.met, l.theirs = true, token
+	l.met, l.theirs = true, theirs
 }
 
 // op takes one received op.

@@ -229,7 +229,10 @@ func (r *Replicator) TakeWakes() []PeerID {
 func (r *Replicator) LinkUp(now time.Time, peer PeerID) {
 	r.LinkDown(peer)
 	r.begin(now)
-	l := &link{peer: peer, begin: r.cfg.Self < peer, mine: r.cfg.Rand.Uint64(), helloDue: true, summaryDue: true}
+	l := &link{
+		peer: peer, begin: r.cfg.Self < peer, mine: r.cfg.Rand.Uint64(), frame: defaultFrame,
+		helloDue: true, summaryDue: true,
+	}
 	i, _ := slices.BinarySearchFunc(r.order, peer, func(l *link, p PeerID) int { return comparePeers(l.peer, p) })
 	r.order = slices.Insert(r.order, i, l)
 	r.links[peer] = l

@@ -164,9 +164,10 @@ func TestUnknownMessagesAndElementsAreSkipped(t *testing.T) {
 	b.LinkUp(start, "a")
 	e := crdt.NewEncoder()
 	e.Reset(nil)
-	e.ArrayLen(3) // a hello with one element more
+	e.ArrayLen(4) // a hello with one element more
 	e.Uint(kindHello)
 	e.Uint(5)
+	e.Uint(0)
 	e.Str("later")
 	e.ArrayLen(2) // a kind of a later version
 	e.Uint(99)

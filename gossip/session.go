@@ -27,10 +27,12 @@ const (
 // Bounds of sessions.
 const (
 	maxPendingDots = 1 << 20 // that a peer may teach in one session
-	minBackoff     = int64(500 * time.Millisecond)
-	maxBackoff     = int64(30 * time.Second)
-	minCalm        = int64(2 * time.Second)
-	busyMs         = 200 // and up to four times as much, by chance
+	// minSessionMessage is the least size that messages are cut to.
+	minSessionMessage = 1 << 10
+	minBackoff        = int64(500 * time.Millisecond)
+	maxBackoff        = int64(30 * time.Second)
+	minCalm           = int64(2 * time.Second)
+	busyMs            = 200 // and up to four times as much, by chance
 )
 
 // errSession is a breach of the session protocol by the peer.
@@ -341,13 +343,10 @@ func (r *Replicator) sessionReady(l *link) bool {
 		return false
 	}
 	if len(s.next) == 0 {
-		s.next, _ = s.core.NextMessage(s.next, sessionFrame)
+		s.next, _ = s.core.NextMessage(s.next, max(l.frame-sessionOverhead, minSessionMessage))
 	}
 	return len(s.next) > 0
 }
-
-// sessionFrame is the size of session messages.
-const sessionFrame = 64<<10 - sessionOverhead
 
 // appendSessions appends session messages while they fit. It does not conclude
 // the session, so that making a frame never changes the replica: Step and Tick

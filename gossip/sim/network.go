@@ -17,7 +17,8 @@ type conn struct {
 	pair pair
 	gen  int // of the present stream
 	up   bool
-	told [2]bool // the ends, a first, have been told of this stream and not of its end
+	told [2]bool   // the ends, a first, have been told of this stream and not of its end
+	peer [2]peerID // of whom: what the other end was called
 	dirs [2]direction
 	// ghosts are frames of a stream that broke.
 	ghosts []frame
@@ -79,7 +80,7 @@ func (s *Sim) connect(c *conn) {
 	s.note("up", uint64(c.pair.a), uint64(c.pair.b))
 	for i := range 2 {
 		n, peer := s.nodes[c.end(i)], s.nodes[c.end(1-i)]
-		c.told[i] = true
+		c.told[i], c.peer[i] = true, peer.self
 		n.rep.LinkUp(n.clock(s.now), peer.self)
 		n.peers[peer.self] = peer.id
 	}
@@ -109,21 +110,21 @@ func (s *Sim) breakLink(c *conn) {
 	c.up = false
 	gen := c.gen
 	for i := range 2 {
-		n, peer := s.nodes[c.end(i)], s.nodes[c.end(1-i)].self
+		n := s.nodes[c.end(i)]
 		rep := n.rep
 		s.after(time.Duration(s.rng.Int64N(int64(2*time.Second))), func() {
 			if c.gen != gen || !c.told[i] || n.rep != rep {
 				return
 			}
-			s.linkDown(c, i, peer)
+			s.linkDown(c, i)
 		})
 	}
 }
 
-func (s *Sim) linkDown(c *conn, i int, peer peerID) {
+func (s *Sim) linkDown(c *conn, i int) {
 	n := s.nodes[c.end(i)]
-	n.rep.LinkDown(peer)
-	delete(n.peers, peer)
+	n.rep.LinkDown(c.peer[i])
+	delete(n.peers, c.peer[i])
 	c.told[i] = false
 	if !c.told[1-i] {
 		s.redial(c)
@@ -138,7 +139,7 @@ func (s *Sim) write(n *node, peer int) {
 	if !c.told[i] || d.busy {
 		return
 	}
-	data, ok := n.rep.NextFrame(n.clock(s.now), s.nodes[peer].self, nil, s.cfg.Frame)
+	data, ok := n.rep.NextFrame(n.clock(s.now), c.peer[i], nil, s.cfg.Frame)
 	if !ok {
 		return
 	}
@@ -195,9 +196,9 @@ func (s *Sim) fly(c *conn, from int, took time.Duration, data []byte) {
 
 // deliver gives a frame to its receiver.
 func (s *Sim) deliver(c *conn, gen int, f frame) {
-	n, peer := s.nodes[c.end(f.to)], s.nodes[c.end(1-f.to)].self
+	n := s.nodes[c.end(f.to)]
 	s.note("deliver", uint64(n.id), uint64(gen))
-	if err := n.rep.Step(n.clock(s.now), peer, slices.Clone(f.data)); err != nil {
+	if err := n.rep.Step(n.clock(s.now), c.peer[f.to], slices.Clone(f.data)); err != nil {
 		s.fail("%s: %v", n.self, err)
 		return
 	}

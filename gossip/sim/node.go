@@ -110,7 +110,6 @@ func (s *Sim) Restart(i int, from Origin) {
 		im = n.old
 	}
 	s.ledger.crash(s, n, im)
-	old := n.self
 	for _, m := range s.nodes {
 		if m == n {
 			continue
@@ -128,7 +127,7 @@ func (s *Sim) Restart(i int, from Origin) {
 		gen, rep, side := c.gen, m.rep, c.side(m.id)
 		s.after(time.Duration(s.rng.Int64N(int64(2*time.Second))), func() {
 			if c.gen == gen && c.told[side] && m.rep == rep {
-				s.linkDown(c, side, old)
+				s.linkDown(c, side)
 			}
 		})
 	}

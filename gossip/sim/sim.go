@@ -199,8 +199,8 @@ func (s *Sim) describe() string {
 	out := ""
 	for _, n := range s.nodes {
 		d, c := n.rep.Root()
-		out += fmt.Sprintf("\n%s data %x/%d clock %x/%d links %+v stats %+v",
-			n.rep.Config().Self, d.Hash, d.Count, c.Hash, c.Count, n.rep.Links(), n.rep.Stats())
+		out += fmt.Sprintf("\n%s data %x/%d clock %x/%d links %+v\n  stats %+v",
+			n.self, d.Hash, d.Count, c.Hash, c.Count, n.rep.Links(), n.rep.Stats())
 	}
 	return out
 }
