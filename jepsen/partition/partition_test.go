@@ -1,0 +1,38 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meshkv/meshkv/examples/overlay/netlab"
+)
+
+// A short partition through real processes; the command runs long ones.
+func TestPartition(t *testing.T) {
+	var progress strings.Builder
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	v, err := prepareAndRun(ctx, options{nodes: 5, duration: 8 * time.Second, seed: uint64(time.Now().UnixNano())}, &progress)
+	t.Log(progress.String())
+	if errors.Is(err, netlab.ErrUnsupported) {
+		t.Skipf("SKIPPED, NOTHING WAS TESTED: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report strings.Builder
+	v.print(&report)
+	t.Log(report.String())
+	for _, p := range v.problems() {
+		t.Error(p)
+	}
+	// On a clean run every check had something to look at.
+	if v.Keys < 200 || v.Dropped.Packets == 0 || v.Healed == 0 {
+		t.Errorf("the run proves nothing: %d keys, %d packets dropped, healed after %v", v.Keys, v.Dropped.Packets, v.Healed)
+	}
+}
