@@ -42,7 +42,6 @@ type Replicator struct {
 	links map[PeerID]*link
 	order []*link // the same, ascending by peer
 	wakes []PeerID
-	spare []PeerID // the slice that TakeWakes returned before the last
 	wants []want
 
 	enc *crdt.Encoder
@@ -216,11 +215,11 @@ func (r *Replicator) wake(l *link) {
 
 // TakeWakes is the peers whose links have something to send and whose writers
 // may sleep. A peer that was reported is not reported again before NextFrame
-// has said false for it, except by Tick. The slice is valid until the next
-// call.
+// has said false for it, except by Tick. The slice is valid until the next call
+// of any method.
 func (r *Replicator) TakeWakes() []PeerID {
 	out := r.wakes
-	r.wakes, r.spare = r.spare[:0], out
+	r.wakes = r.wakes[:0]
 	return out
 }
 

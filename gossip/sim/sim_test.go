@@ -11,9 +11,9 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 150, "random schedules to run")
+	seeds = flag.Int("seeds", 100, "random schedules to run")
 	first = flag.Uint64("seed", 0, "the first seed; 0 = a fresh one")
-	churn = flag.Int("churn", 300, "leave, rejoin and create schedules to run (F2)")
+	churn = flag.Int("churn", 200, "leave, rejoin and create schedules to run (F2)")
 )
 
 func firstSeed(t *testing.T) uint64 {
@@ -58,7 +58,10 @@ func TestSameSeedSameTrace(t *testing.T) {
 
 // lan is a small quiet cluster.
 func lan(seed uint64, nodes int) Config {
-	return Config{Seed: seed, Nodes: nodes, Latency: time.Millisecond, Jitter: time.Millisecond, Redial: 300 * time.Millisecond}
+	return Config{
+		Seed: seed, Nodes: nodes, Latency: time.Millisecond, Jitter: time.Millisecond,
+		Redial: 300 * time.Millisecond, Persist: 5 * time.Second,
+	}
 }
 
 func must(t *testing.T, err error) {
