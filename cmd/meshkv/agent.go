@@ -66,7 +66,6 @@ func (a *app) agent(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	log.Info("node serves", "node", n.Name(), "inc", n.Inc(), "mesh", n.MeshAddr(), "api", n.APIAddr())
 	if a.output == formatJSON {
 		if err := a.printJSON(addressesOf(n)); err != nil {
 			return err

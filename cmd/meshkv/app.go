@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,9 +98,19 @@ func (a *app) rootCommand() *cobra.Command {
 func unknownCommand(cmd *cobra.Command, name string) error {
 	hint := ""
 	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		hint = fmt.Sprintf("did you mean '%s %s'? ", cmd.CommandPath(), near[0])
+		best := slices.MaxFunc(near, func(a, b string) int { return cmp.Compare(sharedPrefix(a, name), sharedPrefix(b, name)) })
+		hint = fmt.Sprintf("did you mean '%s %s'? ", cmd.CommandPath(), best)
 	}
 	return usagef("unknown command %q: %s'%s --help' lists the commands", name, hint, cmd.CommandPath())
+}
+
+// sharedPrefix is the number of bytes that a and b begin with alike.
+func sharedPrefix(a, b string) int {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return n
 }
 
 func (a *app) helpCommand() *cobra.Command {

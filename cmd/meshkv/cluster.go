@@ -141,25 +141,24 @@ func (a *app) wait(ctx context.Context, keyspace string) error {
 	ticker := time.NewTicker(waitInterval)
 	defer ticker.Stop()
 	begin := time.Now()
-	said := ""
+	reason := "an answer of the node"
 	for {
 		pending, err := a.look(ctx, keyspace)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if pending == "" {
+		case pending == "":
 			return a.printWaited(keyspace, time.Since(begin))
-		}
-		if pending != said {
+		case ctx.Err() == nil && pending != reason: // else it is only the end of the time
 			a.progress("waiting: %s", pending)
-			said = pending
+			reason = pending
 		}
 		select {
 		case <-ctx.Done():
 			if err := context.Cause(outer); err != nil {
 				return err
 			}
-			return fmt.Errorf("%w after %v, waiting for: %s", client.ErrTimeout, a.timeout, pending)
+			return fmt.Errorf("%w after %v, waiting for: %s", client.ErrTimeout, a.timeout, reason)
 		case <-ticker.C:
 		}
 	}

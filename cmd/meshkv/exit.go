@@ -101,8 +101,6 @@ func errorLine(ctx context.Context, err error) string {
 		remedy = "is the node running? 'meshkv dev' starts one; --addr or MESHKV_ADDR names another"
 	case errors.Is(err, client.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		remedy = "--timeout allows more time"
-	case errors.Is(err, client.ErrTooLarge):
-		remedy = "values may have up to 65536 bytes unless the node is configured otherwise"
 	case errors.Is(err, client.ErrJoining):
 		remedy = "'meshkv wait' returns when the node is ready"
 	}
