@@ -28,7 +28,8 @@ const (
 	pageKeys      = 128      // keys read in one hold of the mutex
 )
 
-// Waker is told that there is something to send to a peer. It must not block.
+// Waker is told that there is something to send to a peer. It is called with the
+// keyspace's mutex held: it must not block, nor call the keyspace.
 type Waker interface {
 	Wake(keyspace string, peer gossip.PeerID)
 }
@@ -333,7 +334,6 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 // aftermath is what is left to do when the mutex is free again.
 type aftermath struct {
 	ticket storage.Ticket
-	wakes  []gossip.PeerID
 	closed []crdt.Inc
 	err    error
 }
@@ -358,14 +358,13 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 		ch.Reset()
 		k.signal()
 	}
-	after.wakes = k.rep.TakeWakes()
+	for _, p := range k.rep.TakeWakes() { // valid only until the next call of rep
+		k.env.Waker.Wake(k.name, p)
+	}
 	return after
 }
 
 func (k *Keyspace) finish(after aftermath) {
-	for _, p := range after.wakes {
-		k.env.Waker.Wake(k.name, p)
-	}
 	if len(after.closed) > 0 {
 		k.env.Closed(after.closed)
 	}
