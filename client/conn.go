@@ -39,7 +39,8 @@ type conn struct {
 	streams map[uint64]*stream
 }
 
-// A remoteCall is one request that waits for its reply.
+// A remoteCall is one request that waits for its reply. One without done was
+// given up by its caller: it keeps its slot until the node has answered.
 type remoteCall struct {
 	reply wire.Reply
 	err   error
@@ -78,6 +79,9 @@ func (cn *conn) fail(err error) {
 	cn.sender.Close(err)
 	cn.net.Close()
 	for _, c := range calls {
+		if c.done == nil {
+			continue
+		}
 		c.err = errLost
 		c.done <- struct{}{}
 	}
@@ -153,6 +157,8 @@ func (cn *conn) deliver(r *wire.Reply, size int) {
 	}
 	cn.mu.Unlock()
 	switch {
+	case c != nil && c.done == nil:
+		<-cn.slots
 	case c != nil:
 		own(r)
 		c.reply = *r
@@ -216,11 +222,11 @@ func (cn *conn) call(ctx context.Context, r *wire.Request) (reply wire.Reply, se
 	case <-ctx.Done():
 		return wire.Reply{}, false, ctx.Err()
 	}
-	defer func() { <-cn.slots }()
 	c := callPool.Get().(*remoteCall)
 	cn.mu.Lock()
 	if cn.err != nil || cn.drained {
 		cn.mu.Unlock()
+		<-cn.slots
 		callPool.Put(c)
 		return wire.Reply{}, false, errNotSent
 	}
@@ -229,7 +235,9 @@ func (cn *conn) call(ctx context.Context, r *wire.Request) (reply wire.Reply, se
 	cn.calls[r.ID] = c
 	cn.mu.Unlock()
 	if err := cn.sender.SendRequest(ctx, r); err != nil {
-		cn.abandon(r.ID, c)
+		cn.takeBack(r.ID, c, nil)
+		<-cn.slots
+		cn.hangUpIfDrained()
 		if ctx.Err() == nil {
 			err = errNotSent
 		}
@@ -238,29 +246,33 @@ func (cn *conn) call(ctx context.Context, r *wire.Request) (reply wire.Reply, se
 	select {
 	case <-c.done:
 	case <-ctx.Done():
-		if cn.abandon(r.ID, c) {
+		if cn.takeBack(r.ID, c, &remoteCall{}) {
 			cn.sender.TrySendRequest(&wire.Request{ID: r.ID, Type: wire.Cancel})
 			return wire.Reply{}, true, ctx.Err()
 		}
-		// The reply came at the same time: it counts, and abandon took its token.
+		// The reply came at the same time: it counts.
 	}
+	<-cn.slots
 	reply, err = c.reply, c.err
 	c.reply, c.err = wire.Reply{}, nil
 	callPool.Put(c)
 	return reply, true, err
 }
 
-// abandon takes a call back and reports true, or waits for the outcome that is
-// being delivered.
-func (cn *conn) abandon(id uint64, c *remoteCall) bool {
+// takeBack replaces a call, by nothing if instead is nil, and reports true; or
+// it waits for the outcome that is being delivered.
+func (cn *conn) takeBack(id uint64, c, instead *remoteCall) bool {
 	cn.mu.Lock()
 	mine := cn.calls[id] == c
-	delete(cn.calls, id)
+	if mine {
+		if delete(cn.calls, id); instead != nil {
+			cn.calls[id] = instead
+		}
+	}
 	cn.mu.Unlock()
 	if !mine {
 		<-c.done
 	}
-	cn.hangUpIfDrained()
 	return mine
 }
 

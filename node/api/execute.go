@@ -57,6 +57,8 @@ func (c *nativeConn) answer(ctx context.Context, j job) error {
 		err = c.execute(ctx, &j.req, &reply)
 	}
 	c.server.metrics.done(overNative, operationOf(j.req.Type), err, time.Since(j.arrived))
+	c.finish(j)
+	defer c.replied()
 	if err != nil {
 		return c.reply(ctx, errorReply(j.req.ID, err))
 	}

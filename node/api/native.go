@@ -97,7 +97,8 @@ type nativeConn struct {
 
 	mu       sync.Mutex // protects the fields below
 	active   map[uint64]*activeRequest
-	inflight int  // requests, without watches
+	inflight int  // requests that are carried out, without watches
+	replies  int  // requests whose reply is not queued yet
 	idle     int  // workers that wait for work
 	draining bool // no more requests
 	quiet    chan struct{}
@@ -229,11 +230,10 @@ func (c *nativeConn) start(ctx context.Context, j job) error {
 		return c.refuse(ctx, j, errTooManyInflight)
 	}
 	c.inflight++
+	c.replies++
 	if j.req.Type == wire.Get && j.req.After == "" && !j.req.Flags.Has(wire.Linearizable) {
 		c.mu.Unlock()
-		err := c.answer(ctx, j) // from memory: it never waits
-		c.finish(j)
-		return err
+		return c.answer(ctx, j) // from memory: it never waits
 	}
 	idle := c.idle > 0
 	if idle {
@@ -252,7 +252,6 @@ func (c *nativeConn) start(ctx context.Context, j job) error {
 func (c *nativeConn) worker(ctx context.Context, j job) {
 	for {
 		c.answer(ctx, j) // the reader ends when the sender has failed
-		c.finish(j)
 		c.mu.Lock()
 		if c.idle >= maxIdleWorkers {
 			c.mu.Unlock()
@@ -268,20 +267,29 @@ func (c *nativeConn) worker(ctx context.Context, j job) {
 	}
 }
 
+// finish is called when a request was carried out, before its reply is queued:
+// the client may use its place as soon as it has the reply.
 func (c *nativeConn) finish(j job) {
 	if j.frame != nil {
 		putFrame(j.frame)
 	}
 	c.server.inflightBytes.Add(-j.bytes)
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.inflight--
+}
+
+// replied is called when the reply is queued.
+func (c *nativeConn) replied() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.replies--
 	c.signalQuiet()
-	c.mu.Unlock()
 }
 
 // signalQuiet tells drain that nothing is in flight any more.
 func (c *nativeConn) signalQuiet() {
-	if c.quiet != nil && c.inflight == 0 && len(c.active) == 0 {
+	if c.quiet != nil && c.replies == 0 && len(c.active) == 0 {
 		close(c.quiet)
 		c.quiet = nil
 	}
@@ -331,7 +339,7 @@ func (c *nativeConn) drain(ctx context.Context) {
 		}
 	}
 	var quiet chan struct{}
-	if c.inflight > 0 || len(c.active) > 0 {
+	if c.replies > 0 || len(c.active) > 0 {
 		if c.quiet == nil {
 			c.quiet = make(chan struct{})
 		}
