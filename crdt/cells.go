@@ -37,7 +37,7 @@ func NewMapCells() *MapCells {
 }
 
 // ByKey implements Cells.
-func (m *MapCells) ByKey(key string) []*Cell { return m.keys[key] }
+func (m *MapCells) ByKey(key string) []*Cell { return slices.Clip(m.keys[key]) }
 
 // ByDot implements Cells.
 func (m *MapCells) ByDot(d Dot) *Cell { return m.dots[d] }
@@ -48,18 +48,19 @@ func (m *MapCells) Len() int { return len(m.dots) }
 // Add implements Cells.
 func (m *MapCells) Add(c *Cell) {
 	m.dots[c.Dot] = c
-	m.keys[c.Key] = append(slices.Clip(m.keys[c.Key]), c)
+	m.keys[c.Key] = append(m.keys[c.Key], c) // beyond the end of what ByKey returned
 }
 
 // Remove implements Cells.
 func (m *MapCells) Remove(c *Cell) {
 	delete(m.dots, c.Dot)
-	rest := slices.DeleteFunc(slices.Clone(m.keys[c.Key]), func(x *Cell) bool { return x.Dot == c.Dot })
-	if len(rest) == 0 {
+	cells := m.keys[c.Key]
+	if len(cells) == 1 {
 		delete(m.keys, c.Key)
 		return
 	}
-	m.keys[c.Key] = rest
+	i := slices.IndexFunc(cells, func(x *Cell) bool { return x.Dot == c.Dot })
+	m.keys[c.Key] = slices.Concat(cells[:i], cells[i+1:])
 }
 
 // Replace implements Cells.
