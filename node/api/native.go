@@ -54,7 +54,7 @@ func (s *Server) serveNative(w http.ResponseWriter, r *http.Request) {
 		sender: wire.NewSender(),
 		cancel: cancel,
 		active: make(map[uint64]*activeRequest),
-		work:   make(chan job),
+		work:   make(chan job, maxIdleWorkers),
 		gone:   make(chan struct{}),
 	}
 	s.mu.Lock()
@@ -241,7 +241,7 @@ func (c *nativeConn) start(ctx context.Context, j job) error {
 	}
 	c.mu.Unlock()
 	if idle {
-		c.work <- j // a worker is about to receive it, or does already
+		c.work <- j // never blocks: the place of an idle worker was taken above
 		return nil
 	}
 	c.wg.Go(func() { c.worker(ctx, j) })
