@@ -347,7 +347,7 @@ func (t *tour) kill(ctx context.Context) (string, error) {
 	if err := t.c.nodes[1].del(ctx, routesKeyspace, "stale"); err != nil {
 		return "", err
 	}
-	if err := t.c.nodes[2].put(ctx, routesKeyspace, "kept", []byte("new"), false); err != nil {
+	if err := t.c.nodes[0].put(ctx, routesKeyspace, "kept", []byte("new"), false); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("gone on all others after %v", brief(took)), nil
