@@ -279,9 +279,11 @@ func (m *Mesh) register(ctx context.Context, conn net.Conn, peer hello, dialed b
 	old := m.byName[peer.name]
 	m.byName[peer.name] = l
 	m.roster.linkUp(time.Now(), peer, dialed)
+	m.mu.Unlock()
 	if old != nil {
-		old.Close()
+		old.Close() // before anybody gets the new one
 	}
+	m.mu.Lock()
 	m.newLinks = append(m.newLinks, l)
 	m.mu.Unlock()
 	m.count.linksMade.Add(1)

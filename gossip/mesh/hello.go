@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"net/netip"
 )
 
 // The opening of a link, the same in both directions:
@@ -166,6 +167,9 @@ func parseHello(b []byte) (h hello, err error) {
 	}
 	if h.inc == 0 {
 		return h, fmt.Errorf("%w: no incarnation", errHello)
+	}
+	if _, err := netip.ParseAddrPort(h.addr); err != nil { // it will be dialed, and never resolved
+		return h, fmt.Errorf("%w: address", errHello)
 	}
 	if err := checkName(h.name); err != nil {
 		return h, fmt.Errorf("%w: %w", errHello, err)

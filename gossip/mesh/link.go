@@ -184,14 +184,20 @@ func (l *Link) keep(ctx context.Context) {
 	ticker := time.NewTicker(l.timing.LinkPing)
 	defer ticker.Stop()
 	l.ping()
-	for {
+	sent := l.sent.Load()
+	for n := 1; ; {
 		select {
 		case <-l.done:
 			return
 		case p := <-l.pongs:
 			l.writeAny(framePong, p[:])
 		case <-ticker.C:
-			l.ping()
+			// Whatever was sent, an answer to the other's ping included, says that we are alive. Every
+			// fourth ping is sent anyway, for the round trip.
+			if n++; l.sent.Load() == sent || n%4 == 0 || l.rtt.Load() == 0 {
+				l.ping()
+			}
+			sent = l.sent.Load()
 		}
 	}
 }

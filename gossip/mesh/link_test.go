@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -233,7 +234,7 @@ func TestHelloRoundTrip(t *testing.T) {
 			cluster: rapid.StringN(0, -1, maxCluster).Draw(t, "cluster"),
 			name:    rapid.StringMatching(`[a-zA-Z0-9._-]{1,128}`).Draw(t, "name"),
 			inc:     rapid.Uint64Min(1).Draw(t, "inc"),
-			addr:    rapid.StringN(0, -1, maxAddr).Draw(t, "addr"),
+			addr:    rapid.SampledFrom([]string{"127.0.0.1:7950", "[2001:db8::1]:65535"}).Draw(t, "addr"),
 		}
 		b := appendHello(nil, h)
 		r := bytes.NewReader(append(b, "more"...))
@@ -252,6 +253,36 @@ func TestHelloRoundTrip(t *testing.T) {
 			t.Fatalf("longer: %+v, %v", got, err)
 		}
 	})
+}
+
+func TestHelloRefuses(t *testing.T) {
+	good := hello{cluster: "c", name: "a", inc: 1, addr: "127.0.0.1:1"}
+	edit := func(f func(*hello)) []byte {
+		h := good
+		f(&h)
+		return appendHello(nil, h)
+	}
+	version := appendHello(nil, good)
+	version[len(magic)+4] = 9
+	for name, c := range map[string]struct {
+		b    []byte
+		want error
+	}{
+		"magic":     {[]byte("\xd6mkw12345"), errHello},
+		"kind":      {appendOpening(nil, 9, nil), errHello},
+		"long":      {appendOpening(nil, kindHello, make([]byte, maxHello+1)), errHello},
+		"version":   {version, ErrRefused},
+		"no inc":    {edit(func(h *hello) { h.inc = 0 }), errHello},
+		"no name":   {edit(func(h *hello) { h.name = "" }), errHello},
+		"name":      {edit(func(h *hello) { h.name = "a\n" }), errHello},
+		"long name": {edit(func(h *hello) { h.name = strings.Repeat("a", maxName+1) }), errHello},
+		"host name": {edit(func(h *hello) { h.addr = "evil.example:80" }), errHello},
+		"refusal":   {appendRefusal(nil, refusedError{code: refusedName, name: "b", text: strings.Repeat("x", 999)}), ErrRefused},
+	} {
+		if _, err := readHello(bytes.NewReader(c.b)); !errors.Is(err, c.want) {
+			t.Errorf("%s: got %v, want %v", name, err, c.want)
+		}
+	}
 }
 
 func FuzzHello(f *testing.F) {

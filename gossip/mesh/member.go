@@ -64,6 +64,9 @@ func (m Member) equal(o Member) bool {
 }
 
 // A MemberEvent is the newest state of a member that changed.
+//
+// Inc grows when the member started again. It may also go back: a second node that took a live
+// one's name is shown while it has a link, and gives up (ErrNameTaken).
 type MemberEvent struct {
 	Member Member
 }
