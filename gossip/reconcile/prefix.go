@@ -15,11 +15,6 @@ type prefix struct {
 // shift is the number of bits of a place below depth nibbles.
 func shift(depth uint8) uint { return 64 - 4*uint(depth) }
 
-// valid reports whether p could come from child calls.
-func (p prefix) valid() bool {
-	return p.depth <= maxDepth && (p.depth == maxDepth || p.bits<<(4*p.depth) == 0)
-}
-
 // child is the i-th of the 16 prefixes one nibble longer.
 func (p prefix) child(i int) prefix {
 	return prefix{p.bits | uint64(i)<<(shift(p.depth)-4), p.depth + 1}

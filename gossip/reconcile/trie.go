@@ -3,15 +3,15 @@ package reconcile
 import "github.com/meshkv/meshkv/crdt"
 
 const (
-	splitAbove = 32 // items of a leaf
-	mergeBelow = 8  // items under an inner node
+	splitAbove = 64 // items of a leaf
+	mergeBelow = 16 // items under an inner node
 )
 
 // A Trie holds the live cells of one replica by the hashes of their keys, and
-// the Sum of every subtree. It adapts to its size: a leaf splits over 32 items
-// and an inner node with fewer than 8 becomes a leaf again, so two tries with
-// the same cells may differ in shape, but never in a Sum. An item costs some
-// 25 bytes beside its cell. Not safe for concurrent use, but its snapshots may
+// the Sum of every subtree. It adapts to its size: a leaf splits over 64 items
+// and an inner node with fewer than 16 becomes a leaf again, so two tries with
+// the same cells may differ in shape, but never in a Sum. An item costs 20 to
+// 36 bytes beside its cell, the most when leaves have just split. Not safe for concurrent use, but its snapshots may
 // be read at the same time.
 type Trie struct {
 	seed   uint64
