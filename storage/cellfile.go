@@ -101,8 +101,15 @@ func unstamp(context uint32, key, value []byte) (body []byte, ok bool) {
 // is damaged.
 func openCellFile(dir string, readOnly bool) (*bolt.DB, error) {
 	path := filepath.Join(dir, cellFileName)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() == 0 { // bbolt would begin a new file
+		return nil, &DamageError{File: path, Reason: "the file is empty"}
+	}
 	var db *bolt.DB
-	err := guarded(path, func() (err error) {
+	err = guarded(path, func() (err error) {
 		db, err = bolt.Open(path, 0o600, &bolt.Options{
 			Timeout:        time.Second, // only the directory's lock keeps others out
 			ReadOnly:       readOnly,

@@ -94,16 +94,45 @@ func (s *disk) freeze() (*checkpoint, error) {
 			return nil, err
 		}
 	}
+	p := &pacer{store: s, start: s.oplog.size(), since: time.Now()}
 	c := &checkpoint{
 		db:    s.db,
 		set:   s.dirty,
 		end:   position{nodeID: s.oplog.nodeID, next: s.oplog.next, hlcBound: s.dirty.hlcBound},
-		pause: s.pause,
+		pause: p.pause,
 	}
 	s.dirty = newDirty()
 	s.dirty.hlcBound = c.end.hlcBound
 	return c, nil
 }
 
-// pause is what a checkpoint does between two transactions.
-func (s *disk) pause(ctx context.Context) error { return ctx.Err() }
+// A pacer makes a checkpoint leave the disk and the cores to the commits: it
+// rests after each transaction in proportion to what that took, unless the log
+// has grown so much meanwhile that the checkpoint must hurry.
+type pacer struct {
+	store *disk
+	start int64 // size of the log when the checkpoint began
+	since time.Time
+}
+
+// restPerWork is the rest after each transaction, as a multiple of its time.
+const restPerWork = 2
+
+// pause is called between two transactions.
+func (p *pacer) pause(ctx context.Context) error {
+	p.store.mu.Lock()
+	hurry := p.store.oplog.size()-p.start > p.store.threshold()/2
+	closing := p.store.closed
+	p.store.mu.Unlock()
+	if err := ctx.Err(); err != nil || hurry || closing {
+		return err
+	}
+	timer := time.NewTimer(min(restPerWork*time.Since(p.since), time.Second))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	p.since = time.Now()
+	return ctx.Err()
+}

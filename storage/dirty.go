@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -84,6 +85,16 @@ func (ks *dirtyKeyspace) changes() []cellChange {
 	for _, dot := range ks.drops {
 		list = append(list, cellChange{dot: dot})
 	}
-	slices.SortFunc(list, func(a, b cellChange) int { return a.dot.Compare(b.dot) })
+	slices.SortFunc(list, func(a, b cellChange) int { // Dot.Compare, which is not inlined here
+		switch {
+		case a.dot.Inc != b.dot.Inc:
+			return cmp.Compare(a.dot.Inc, b.dot.Inc)
+		case a.dot.Seq < b.dot.Seq:
+			return -1
+		case a.dot.Seq > b.dot.Seq:
+			return 1
+		}
+		return 0
+	})
 	return list
 }

@@ -68,7 +68,7 @@ type segment struct {
 }
 
 // maxKeptBuffer is the largest buffer that is kept from one commit to the next.
-const maxKeptBuffer = 8 << 20
+const maxKeptBuffer = 32 << 20
 
 // begin starts a new last segment with the next record. The one before, if any,
 // is sealed: from then on the new one may not be missing.

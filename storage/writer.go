@@ -15,6 +15,11 @@ type WriterOptions struct {
 	// MaxBacklog is how many bytes may wait before Overloaded says so. The
 	// writer itself refuses nothing. Default 64 MiB.
 	MaxBacklog int64
+	// MaxLag is how much work, in time at the rate of the latest commits, may wait
+	// before Overloaded says so. A backlog of a sixteenth of MaxBacklog is always
+	// allowed, so that a disk that stalls under light load is waited for and one
+	// that does not keep up is not. Default 500 ms.
+	MaxLag time.Duration
 	// Linger is the shortest time from one commit's start to the next while
 	// nobody waits for either. It trades persistence lag for the cost of an
 	// fsync; a waiter cuts it short. Default 2 ms; negative: none.
@@ -23,6 +28,9 @@ type WriterOptions struct {
 
 const (
 	defaultMaxBacklog = 64 << 20
+	smallBacklog      = 16 // the part of MaxBacklog below which MaxLag does not count
+	defaultMaxLag     = 500 * time.Millisecond
+	ratedBatch        = 256 << 10 // bytes of a batch whose time says something about the rate
 	defaultLinger     = 2 * time.Millisecond
 )
 
@@ -36,6 +44,7 @@ type Writer struct {
 	wake   chan struct{} // of capacity 1: something was gathered
 	hurry  chan struct{} // of capacity 1: somebody waits
 	bytes  atomic.Int64  // gathered or in flight
+	limit  atomic.Int64  // of bytes, at which the writer is overloaded
 	oldest atomic.Int64  // unix ns of the oldest change in flight, or 0
 
 	mu    sync.Mutex // protects the fields below
@@ -80,6 +89,10 @@ func NewWriter(store Store, o *WriterOptions) *Writer {
 	}
 	if w.opts.MaxBacklog == 0 {
 		w.opts.MaxBacklog = defaultMaxBacklog
+	}
+	w.limit.Store(w.opts.MaxBacklog)
+	if w.opts.MaxLag == 0 {
+		w.opts.MaxLag = defaultMaxLag
 	}
 	if w.opts.Linger == 0 {
 		w.opts.Linger = defaultLinger
@@ -164,9 +177,20 @@ func (w *Writer) Backlog() (bytes int64, lag time.Duration) {
 	return bytes, lag
 }
 
-// Overloaded reports whether the backlog is beyond its bound, so that a new
-// write should be refused before it is made. It costs one atomic load.
-func (w *Writer) Overloaded() bool { return w.bytes.Load() >= w.opts.MaxBacklog }
+// Overloaded reports whether the backlog is beyond its bound, in bytes or in the
+// time that it will take, so that a new write should be refused, or wait, before
+// it is made. It costs two atomic loads.
+func (w *Writer) Overloaded() bool { return w.bytes.Load() >= w.limit.Load() }
+
+// rate adapts the bound of the backlog to what the latest commit achieved.
+func (w *Writer) rate(bytes int64, took time.Duration) {
+	if bytes < ratedBatch || took <= 0 {
+		return
+	}
+	fits := int64(float64(bytes) * float64(w.opts.MaxLag) / float64(took))
+	limit := (w.limit.Load() + fits) / 2
+	w.limit.Store(min(max(limit, w.opts.MaxBacklog/smallBacklog), w.opts.MaxBacklog))
+}
 
 // Run commits until ctx is done, then whatever is still there, and returns nil.
 // If a commit fails it returns the error at once; everything that waits, and all
@@ -218,7 +242,9 @@ func (w *Writer) take(ending bool) *accumulator {
 // flush commits what a holds and tells everyone who waits for it.
 func (w *Writer) flush(ctx context.Context, a *accumulator) error {
 	c, bytes := a.commit, a.bytes
+	start := time.Now()
 	err := w.store.Commit(ctx, a.build())
+	w.rate(bytes, time.Since(start))
 	if err != nil {
 		err = fmt.Errorf("commit: %w", err)
 	}

@@ -1,0 +1,62 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+)
+
+// SetSegmentVersion makes a segment one of another format version, with a valid
+// header.
+func SetSegmentVersion(t *testing.T, path string, version uint32) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, ok := parseSegmentHeader(b)
+	if !ok {
+		t.Fatal("no header")
+	}
+	h.version = version
+	copy(b, h.bytes())
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// MachineFiles is the default layer.
+func MachineFiles() Files { return osFiles{} }
+
+var errCut = errors.New("cut")
+
+// CutCheckpoint runs a checkpoint that ends after n transactions of cells.
+func CutCheckpoint(t *testing.T, s Store, n int) {
+	t.Helper()
+	c, err := s.(*disk).freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.pause = func(context.Context) error {
+		if n--; n == 0 {
+			return errCut
+		}
+		return nil
+	}
+	if err := c.run(context.Background()); !errors.Is(err, errCut) {
+		t.Fatalf("got %v, want a cut", err)
+	}
+}
+
+// BreakCellFile makes all later transactions of the bbolt file fail.
+func BreakCellFile(t *testing.T, s Store) {
+	t.Helper()
+	d := s.(*disk)
+	if err := d.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Kick asks for a checkpoint now.
+func Kick(s Store) { signal(s.(*disk).kick) }
