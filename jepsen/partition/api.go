@@ -157,3 +157,28 @@ func (a *api) alive(ctx context.Context) (int, error) {
 	}
 	return n, err
 }
+
+// repair counts what a node took from others in the keyspace.
+type repair struct{ Ops, Sessions int64 }
+
+func (r repair) minus(s repair) repair { return repair{r.Ops - s.Ops, r.Sessions - s.Sessions} }
+
+func (a *api) repair(ctx context.Context) (repair, error) {
+	var st struct {
+		Keyspaces []struct {
+			Name         string
+			OpsApplied   int64 `json:"ops_applied"`
+			SessionsDone int64 `json:"sessions_done"`
+		}
+	}
+	err := a.do(ctx, "GET", "/v1/status", "", func(r io.Reader) error { return json.NewDecoder(r).Decode(&st) })
+	if err != nil {
+		return repair{}, err
+	}
+	for _, k := range st.Keyspaces {
+		if k.Name == keyspaceName {
+			return repair{k.OpsApplied, k.SessionsDone}, nil
+		}
+	}
+	return repair{}, fmt.Errorf("status: no keyspace %s", keyspaceName)
+}

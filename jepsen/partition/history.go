@@ -122,6 +122,48 @@ func (h *history) apply(side int, key string, f final, o outcome) {
 	h.key(key).apply(side, f, o)
 }
 
+// A mix counts the keys by what the sides did, so that a run shows what it has
+// tried.
+type mix struct {
+	Untouched  int // by both sides
+	OneSided   int // touched by one side only
+	Removed    int // of these: there before, and gone in the end
+	BothPut    int // two values survive
+	PutDeleted int // put on one side and deleted on the other: the put survives
+	BothGone   int // deleted on both
+	Uncertain  int // with an unknown outcome
+}
+
+func (h *history) mix() mix {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var m mix
+	for _, k := range h.keys {
+		a, b := k.possible(0), k.possible(1)
+		if len(a) > 1 || len(b) > 1 {
+			m.Uncertain++
+			continue
+		}
+		x, y := min(a[0].kind, b[0].kind), max(a[0].kind, b[0].kind)
+		switch {
+		case y == kept:
+			m.Untouched++
+		case x == kept:
+			m.OneSided++
+			if y == deleted && k.base != "" {
+				m.Removed++
+			}
+		case x == put && y == put:
+			m.BothPut++
+		case x == put:
+			m.PutDeleted++
+		default:
+			m.BothGone++
+		}
+	}
+	return m
+}
+
 // An anomaly is one key that no node may show like this.
 type anomaly struct {
 	Kind string // "lost", "resurrected" or "invented"

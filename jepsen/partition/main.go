@@ -105,7 +105,11 @@ func (v *verdict) print(w io.Writer) {
 		fmt.Fprintln(w, line)
 	}
 	fmt.Fprintf(w, "healed: digests equal after %v, clocks after %v (bar %v)\n", v.Healed.Round(time.Millisecond), v.Clocks.Round(time.Millisecond), healBar)
-	fmt.Fprintf(w, "%d keys judged: %d anomalies\n", v.Keys, len(v.Anomaly))
+	fmt.Fprintf(w, "by %d ops and %d concluded sessions, over all nodes\n", v.Repair.Ops, v.Repair.Sessions)
+	m := v.Mix
+	fmt.Fprintf(w, "keys: %d untouched, %d touched on one side (%d of them old and deleted), %d put on both, %d put here and deleted there, %d deleted on both, %d uncertain\n",
+		m.Untouched, m.OneSided, m.Removed, m.BothPut, m.PutDeleted, m.BothGone, m.Uncertain)
+	fmt.Fprintf(w, "%d anomalies\n", len(v.Anomaly))
 	problems := v.problems()
 	for i, p := range problems {
 		if i == 20 {

@@ -32,7 +32,8 @@ func TestPartition(t *testing.T) {
 		t.Error(p)
 	}
 	// On a clean run every check had something to look at.
-	if v.Keys < 200 || v.Dropped.Packets == 0 || v.Healed == 0 {
-		t.Errorf("the run proves nothing: %d keys, %d packets dropped, healed after %v", v.Keys, v.Dropped.Packets, v.Healed)
+	m := v.Mix
+	if m.Removed == 0 || m.BothPut == 0 || m.PutDeleted == 0 || m.BothGone == 0 || v.Healed == 0 {
+		t.Errorf("the run proves nothing: %+v, healed after %v", m, v.Healed)
 	}
 }

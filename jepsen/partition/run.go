@@ -35,7 +35,8 @@ type verdict struct {
 	Served   []string       // per node, for people
 	Unserved []string       // nodes that did not serve throughout
 	Stalls   []string       // nodes that did not replicate within their side
-	Keys     int            // touched
+	Mix      mix            // what the clients did
+	Repair   repair         // how the nodes met again
 	Healed   time.Duration  // until digests were equal
 	Clocks   time.Duration  // until clocks were equal too
 	Differ   []string       // what differs between nodes in the end
@@ -100,7 +101,7 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 		return nil, err
 	}
 
-	v = &verdict{Served: w.served.lines(names), Unserved: w.served.problems(names, end), Stalls: w.stalls.list, Keys: len(h.keys)}
+	v = &verdict{Served: w.served.lines(names), Unserved: w.served.problems(names, end), Stalls: w.stalls.list, Mix: h.mix()}
 	if v.Crossed, err = c.crossed(ctx, sides, h); err != nil {
 		return nil, err
 	}
@@ -115,6 +116,10 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 		v.Invalid = append(v.Invalid, err.Error())
 	}
 
+	before, err := c.repairs(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if err := c.sw.Heal(); err != nil {
 		return nil, err
 	}
@@ -123,6 +128,11 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 	if v.Healed, v.Clocks, err = c.converge(ctx, healed, 60*time.Second); err != nil {
 		v.Differ = append(v.Differ, err.Error())
 	}
+	after, err := c.repairs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v.Repair = after.minus(before)
 	if err := c.judge(ctx, h, v); err != nil {
 		return nil, err
 	}
@@ -228,6 +238,7 @@ func (c *cluster) converge(ctx context.Context, since time.Time, within time.Dur
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	var last []digest
 	for {
 		digests := make([]digest, len(c.nodes))
 		errs := make([]error, len(c.nodes))
@@ -237,6 +248,9 @@ func (c *cluster) converge(ctx context.Context, since time.Time, within time.Dur
 		}
 		wg.Wait()
 		sameContents, sameClocks := errors.Join(errs...) == nil, true
+		if sameContents {
+			last = digests
+		}
 		for _, d := range digests {
 			sameContents = sameContents && d.Digest == digests[0].Digest
 			sameClocks = sameClocks && d.Clock == digests[0].Clock
@@ -252,10 +266,23 @@ func (c *cluster) converge(ctx context.Context, since time.Time, within time.Dur
 			if contents == 0 {
 				contents = time.Since(since)
 			}
-			return contents, time.Since(since), fmt.Errorf("after %v digests and clocks still differ: %v, %v", within, digests, errors.Join(errs...))
+			return contents, time.Since(since), fmt.Errorf("after %v digests or clocks still differ: %v", within, last)
 		case <-tick.C:
 		}
 	}
+}
+
+// repairs sums over the nodes what they applied and concluded.
+func (c *cluster) repairs(ctx context.Context) (sum repair, err error) {
+	for _, a := range c.nodes {
+		r, err := a.repair(ctx)
+		if err != nil {
+			return sum, fmt.Errorf("status of %s: %w", a.name, err)
+		}
+		sum.Ops += r.Ops
+		sum.Sessions += r.Sessions
+	}
+	return sum, nil
 }
 
 // judge compares what every node shows with the history and with the others.

@@ -149,8 +149,8 @@ func (w *workload) probe(ctx context.Context, s side, a *agent) {
 	}
 }
 
-// run runs the clients until ctx ends. The keys are dealt to the clients of
-// each side anew.
+// run runs the clients until ctx ends. Each side deals three quarters of the
+// keys to its clients, so that some are touched on one side only.
 func (w *workload) run(ctx context.Context, sides [2]side, keys []string, seed uint64) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -158,6 +158,7 @@ func (w *workload) run(ctx context.Context, sides [2]side, keys []string, seed u
 		rng := rand.New(rand.NewPCG(seed, uint64(s.index)))
 		mine := slices.Clone(keys)
 		rng.Shuffle(len(mine), func(i, j int) { mine[i], mine[j] = mine[j], mine[i] })
+		mine = mine[:len(mine)*3/4]
 		clients := 3 * len(s.nodes)
 		for id := range clients {
 			hand := mine[id*len(mine)/clients : (id+1)*len(mine)/clients]
