@@ -76,7 +76,7 @@ func shared(n int) ([]*crdt.Cell, *crdt.Clock) {
 
 func TestByteBudget(t *testing.T) {
 	sizes := []int{100_000, 1_000_000}
-	if testing.Short() {
+	if raceEnabled || testing.Short() {
 		sizes = sizes[:1]
 	}
 	for _, n := range sizes {
@@ -175,6 +175,7 @@ func BenchmarkBootstrap(b *testing.B) {
 	}
 	all := Snapshot{Data: trie.Snapshot(), Clock: clock}
 	b.ResetTimer()
+	defer reportCPU(b, cpuTime())
 	for range b.N {
 		sides, sessions := exchange(b, Snapshot{Data: NewTrie(testSeed), Clock: crdt.NewClock()}, all, 64<<10)
 		if len(sides[0].provided) != n {

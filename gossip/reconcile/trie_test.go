@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -214,7 +213,6 @@ func benchCells(n int) []*crdt.Cell {
 // BenchmarkReplace is what a Put costs the trie: one cell out, one in.
 func BenchmarkReplace(b *testing.B) {
 	const n = 1_000_000
-	var before, after syscall.Rusage
 	cells, trie := benchCells(n), NewTrie(testSeed)
 	for _, c := range cells {
 		trie.Insert(c)
@@ -225,16 +223,15 @@ func BenchmarkReplace(b *testing.B) {
 		fresh[i].Dot.Seq = uint64(n + i + 1)
 	}
 	b.ReportAllocs()
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
 	b.ResetTimer()
+	began := cpuTime()
 	for i := range b.N {
 		k := i * 7919 % n
 		trie.Remove(cells[k])
 		trie.Insert(&fresh[i])
 		cells[k] = &fresh[i]
 	}
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
-	b.ReportMetric(float64(after.Utime.Nano()-before.Utime.Nano())/float64(b.N), "cpu-ns/op")
+	reportCPU(b, began)
 	sink = trie.Root()
 }
 
