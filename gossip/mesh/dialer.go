@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/serf/serf"
@@ -85,11 +86,18 @@ func (m *Mesh) dialFor(ctx context.Context, a action) *Link {
 	switch a.kind {
 	case actDial, actFormer:
 		l, err := m.dial(ctx, a.addr)
+		answered := ""
+		var refused *refusedError
+		if l != nil {
+			answered = l.Peer.Name
+		} else if errors.As(err, &refused) {
+			answered = refused.name
+		}
 		m.mu.Lock()
 		if a.kind == actDial {
-			m.roster.dialed(start, a.name, err == nil && l.Peer.Name == a.name)
+			m.roster.dialed(start, a.name, err == nil && answered == a.name)
 		} else {
-			m.roster.formerDialed(start, a.name)
+			m.roster.formerDialed(start, a.name, answered)
 		}
 		m.mu.Unlock()
 		return l
@@ -344,25 +352,28 @@ func (m *Mesh) join(ctx context.Context, s *serf.Serf) {
 // former self of ours does not answer. Of two live ones the younger gives up after NameGrace, within
 // which a predecessor may still be shutting down.
 func (m *Mesh) contest(ctx context.Context, c claim) error {
-	since := time.Now()
-	for first := true; ; first = false {
+	since, met := time.Now(), false
+	for {
 		conn, _, err := m.greet(ctx, c.addr)
-		if err == nil {
+		late := time.Since(since) >= m.cfg.Timings.NameGrace
+		var refused *refusedError
+		switch {
+		case err == nil:
 			conn.Close() // a node of another name lives there now
 			return nil
-		}
-		var refused *refusedError
-		if !errors.As(err, &refused) || refused.code != refusedName {
+		case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, errDial) && late:
+			return nil // nobody is there
+		case errors.Is(err, errDial): // that may be our own trouble
+		case !errors.As(err, &refused) || refused.code != refusedName:
 			return nil
-		}
-		switch {
 		case m.self.inc < c.inc:
 			m.cfg.Logger.Error("another node started under the name of this one; it should give up soon", "addr", c.addr)
 			return nil
-		case first:
-			m.cfg.Logger.Warn("another live node has the name of this one", "addr", c.addr)
-		case time.Since(since) >= m.cfg.Timings.NameGrace:
+		case late:
 			return fmt.Errorf("%w: a live node at %s is %q: stop it, or give this one another name", ErrNameTaken, c.addr, m.self.name)
+		case !met:
+			met = true
+			m.cfg.Logger.Warn("another live node has the name of this one", "addr", c.addr)
 		}
 		select {
 		case <-ctx.Done():

@@ -83,6 +83,14 @@ func New(cfg Config) (*Mesh, error) {
 	m.self = hello{cluster: cfg.Cluster, name: cfg.Name, inc: cfg.Inc, addr: addr}
 	m.me = Member{Name: cfg.Name, Addr: addr, APIAddr: cfg.APIAddr, Status: StatusAlive, Zone: cfg.Zone, Roles: cfg.Roles, Inc: cfg.Inc}
 	m.roster = newRoster(m.self, cfg.Join, cfg.Timings, rand.New(rand.NewPCG(cfg.Inc, uint64(t.port))))
+	if cfg.SnapshotPath != "" {
+		known, err := readSnapshot(cfg.SnapshotPath)
+		if err != nil {
+			t.Shutdown()
+			return nil, err
+		}
+		m.roster.remember(known)
+	}
 	b, err := encodeTags(tagsOf(m.me, cfg.Cluster))
 	if err == nil && len(b) > memberlist.MetaMaxSize {
 		err = fmt.Errorf("%w: zone, roles, API address and cluster take %d bytes together, %d are allowed", ErrConfig, len(b), memberlist.MetaMaxSize)

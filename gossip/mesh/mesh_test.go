@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-const patience = 15 * time.Second
+const patience = 20 * time.Second
 
 func TestClusterForms(t *testing.T) {
 	t.Parallel()
@@ -65,7 +65,7 @@ func TestRestartSupersedes(t *testing.T) {
 		t.Run(fmt.Sprintf("same address %v", same), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
-			slow := func(c *Config) { c.Timings.SuspicionMult = 20 } // 4 s at least
+			slow := func(c *Config) { c.Timings.SuspicionMult = 25 } // 5 s at least
 			a := c.start("a", 11, slow)
 			b := c.start("b", 12, slow, a.Addr())
 			d := c.start("d", 13, slow, a.Addr())
@@ -77,7 +77,7 @@ func TestRestartSupersedes(t *testing.T) {
 			}
 			d = c.start("d", 14, func(c *Config) { slow(c); c.Bind = bind }, a.Addr())
 			for _, n := range []*node{a, b} {
-				if took := n.knows(patience, "d", 14); took > 3*time.Second {
+				if took := n.knows(patience, "d", 14); took > 4*time.Second {
 					t.Errorf("%s knew after %v", n.self.name, took)
 				}
 			}

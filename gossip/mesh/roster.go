@@ -29,7 +29,7 @@ type roster struct {
 	timing  Timings
 	rand    *rand.Rand
 	records map[string]*record
-	former  []former // of members that were reaped while failed; oldest first, at most maxFormer
+	former  []former // who was reaped while failed, or is known from an earlier process; at most maxFormer
 	seeds   []*seed
 	changed []string // names whose view is to be shown, each once
 	left    bool     // this node left: dial nobody
@@ -70,6 +70,7 @@ type seed struct {
 type former struct {
 	name, addr string
 	dialing    bool
+	fails      int
 	next       time.Time
 }
 
@@ -157,7 +158,7 @@ func (r *roster) reaped(now time.Time, m Member) {
 		if len(r.former) == maxFormer {
 			r.former = slices.Delete(r.former, 0, 1)
 		}
-		r.former = append(r.former, former{name: m.Name, addr: rec.member.Addr, next: now.Add(r.jitter(formerPace))})
+		r.former = append(r.former, former{name: m.Name, addr: rec.member.Addr, fails: 10, next: now.Add(r.jitter(formerPace))})
 	}
 	rec.member.Status = StatusReaped
 	r.show(rec)
@@ -332,13 +333,31 @@ func (r *roster) seedDialed(start time.Time, addr string, resolved []string, nam
 	}
 }
 
-// formerDialed ends an actFormer.
-func (r *roster) formerDialed(start time.Time, name string) {
-	for i := range r.former {
-		if r.former[i].name == name {
-			r.former[i].dialing = false
-			r.former[i].next = start.Add(r.jitter(formerPace))
+// remember adds whom an earlier process knew: they are dialed at once, and ever more seldom.
+func (r *roster) remember(known []former) {
+	for _, f := range known {
+		if f.name != r.self.name && f.addr != r.self.addr && r.records[f.name] == nil && len(r.former) < maxFormer {
+			r.former = append(r.former, f)
 		}
+	}
+}
+
+// formerDialed ends an actFormer. answered is who was there; if that is another one, the former member
+// lives there no more.
+func (r *roster) formerDialed(start time.Time, name, answered string) {
+	for i := range r.former {
+		f := &r.former[i]
+		if f.name != name {
+			continue
+		}
+		if answered != "" && answered != name {
+			r.former = slices.Delete(r.former, i, i+1)
+			return
+		}
+		f.dialing = false
+		f.next = start.Add(r.jitter(min(formerPace, r.timing.Redial<<min(f.fails, 10))))
+		f.fails++
+		return
 	}
 }
 

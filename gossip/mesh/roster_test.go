@@ -204,6 +204,28 @@ func TestRosterFormer(t *testing.T) {
 	if len(r.former) != maxFormer-1 {
 		t.Error("a member is dialed as a former one")
 	}
+	r.formerDialed(epoch, "n011", "n010")
+	if len(r.former) != maxFormer-2 {
+		t.Error("an address that is another node's now is dialed further")
+	}
+}
+
+func TestRosterRemembers(t *testing.T) {
+	r := testRoster("m", 5)
+	r.remember([]former{{name: "m", addr: "m:9"}, {name: "a", addr: "a:1"}, {name: "old", addr: "m:1"}})
+	expect(t, "at once", kinds(r.tick(epoch, 9)), []string{"former a:1"})
+	last, longest := epoch, time.Duration(0)
+	r.formerDialed(epoch, "a", "")
+	for now := epoch; now.Before(epoch.Add(10 * time.Minute)); now = now.Add(controlTick) {
+		for range r.tick(now, 9) {
+			longest = max(longest, now.Sub(last))
+			last = now
+			r.formerDialed(now, "a", "")
+		}
+	}
+	if longest > formerPace+controlTick || longest < formerPace/2 {
+		t.Errorf("longest pause %v", longest)
+	}
 }
 
 func TestRosterOffers(t *testing.T) {
