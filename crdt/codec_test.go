@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"reflect"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -357,13 +358,34 @@ func TestCodecAllocations(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("encoding: %v allocations", n)
 	}
-	d := NewDecoder()
-	hostile := []byte{0x91, 0xdd, 0, 0xff, 0xff, 0xff, 1}
-	if n := testing.AllocsPerRun(100, func() {
-		d.Reset(hostile)
-		_, _ = d.Dots(math.MaxInt / 4)
-	}); n > 8 {
-		t.Errorf("refusing: %v allocations", n)
+}
+
+// A length that the input cannot hold is refused before memory is taken for it.
+func TestHostileLengthsAllocateLittle(t *testing.T) {
+	big := []byte{0xdd, 0x01, 0, 0, 0, 1, 1, 1, 1}
+	inputs := map[string]struct {
+		b []byte
+		f func(*Decoder) error
+	}{
+		"spans":   {append([]byte{0x91}, big...), func(d *Decoder) error { _, err := d.Dots(math.MaxInt / 4); return err }},
+		"groups":  {big, func(d *Decoder) error { _, err := d.Dots(math.MaxInt / 4); return err }},
+		"islands": {append([]byte{0x94, 1, 1, 0xc2}, big...), func(d *Decoder) error { _, _, err := d.Entry(); return err }},
+		"bytes":   {[]byte{0xc6, 0x01, 0, 0, 0, 1}, func(d *Decoder) error { _, err := d.Bin(math.MaxInt); return err }},
+		"string":  {[]byte{0xdb, 0x01, 0, 0, 0, 1}, func(d *Decoder) error { _, err := d.Str(math.MaxInt); return err }},
+	}
+	for name, in := range inputs {
+		var before, after runtime.MemStats
+		d := NewDecoder()
+		d.Reset(in.b)
+		runtime.ReadMemStats(&before)
+		err := in.f(d)
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, ErrCodec) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n := after.TotalAlloc - before.TotalAlloc; n > 1<<18 {
+			t.Errorf("%s: %d bytes allocated for an input of %d", name, n, len(in.b))
+		}
 	}
 }
 

@@ -98,6 +98,9 @@ func TestDotsAtTheEnd(t *testing.T) {
 	if got := s.With(Span{2, most, most}).Len(); got != math.MaxInt {
 		t.Errorf("Len %d", got)
 	}
+	if got := (Dots{{1, 1, 1 << 62}, {2, 1, 1 << 62}}).Len(); got != math.MaxInt {
+		t.Errorf("Len %d", got)
+	}
 	if got := slices.Collect(Dots{{1, most - 1, most}}.All()); !slices.Equal(got, []Dot{{1, most - 1}, {1, most}}) {
 		t.Errorf("All: %v", got)
 	}

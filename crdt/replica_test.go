@@ -378,6 +378,33 @@ func TestCoalesceChain(t *testing.T) {
 	}
 }
 
+// Neither what an op removes nor what it covers grows without bound.
+func TestCoalesceLimits(t *testing.T) {
+	older, newer := Dot{1, 1}, Dot{2, 1}
+	tests := []struct {
+		name            string
+		covers, removes uint64 // of the older
+		want            bool
+	}{
+		{"just", MaxCovers - 1, MaxRemoves - 1, true},
+		{"covers too much", MaxCovers, 0, false},
+		{"removes too much", 0, MaxRemoves, false},
+	}
+	for _, tt := range tests {
+		a := &Op{Dot: older, Key: "k", Covers: Dots{{3, 1, tt.covers}}, Removes: Dots{{3, 1, tt.removes}}}
+		if tt.covers == 0 {
+			a.Covers = nil
+		}
+		if tt.removes == 0 {
+			a.Removes = nil
+		}
+		b := &Op{Dot: newer, Key: "k", Removes: DotsOf(older)}
+		if got := Coalesce(a, b) != nil; got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}
+
 func TestMapCellsAgainstMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m, model := NewMapCells(), map[Dot]*Cell{}
