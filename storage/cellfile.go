@@ -108,7 +108,10 @@ func openCellFile(dir string, readOnly bool) (*bolt.DB, error) {
 	if info.Size() == 0 { // bbolt would begin a new file
 		return nil, &DamageError{File: path, Reason: "the file is empty"}
 	}
-	var db *bolt.DB
+	var (
+		db     *bolt.DB
+		opened *os.File
+	)
 	err = guarded(path, func() (err error) {
 		db, err = bolt.Open(path, 0o600, &bolt.Options{
 			Timeout:        time.Second, // only the directory's lock keeps others out
@@ -116,11 +119,21 @@ func openCellFile(dir string, readOnly bool) (*bolt.DB, error) {
 			NoFreelistSync: true,
 			FreelistType:   bolt.FreelistMapType,
 			NoStatistics:   true,
+			OpenFile: func(name string, flag int, mode os.FileMode) (f *os.File, err error) {
+				opened, err = os.OpenFile(name, flag, mode)
+				return opened, err
+			},
 		})
 		return err
 	})
-	if err == nil || errors.Is(err, ErrDamaged) {
-		return db, err
+	if err == nil {
+		return db, nil
+	}
+	if opened != nil {
+		_ = opened.Close() // after a panic it would be left open, and locked
+	}
+	if errors.Is(err, ErrDamaged) {
+		return nil, err
 	}
 	for _, damage := range []error{bolt.ErrInvalid, bolt.ErrVersionMismatch, bolt.ErrChecksum} {
 		if errors.Is(err, damage) {

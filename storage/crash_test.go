@@ -23,7 +23,7 @@ import (
 // ones are checkpointed.
 func filled(t *testing.T, checkpointed, n uint64) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := fastDir(t)
 	if checkpointed > 0 {
 		s := mustOpen(t, dir, &storage.Options{CheckpointIdle: time.Millisecond})
 		mustLoad(t, s)
@@ -53,7 +53,7 @@ func filled(t *testing.T, checkpointed, n uint64) string {
 
 func copyDir(t *testing.T, from string) string {
 	t.Helper()
-	to := newDir(t)
+	to := fastDir(t)
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func crashChild(dir string) {
 // A process that is killed at any moment, while it commits, checkpoints or
 // starts, loses nothing that it had acknowledged.
 func TestKilledProcess(t *testing.T) {
-	dir := t.TempDir()
+	dir := fastDir(t)
 	rounds := 8
 	var acked uint64
 	for round := range rounds {

@@ -35,7 +35,7 @@ func TestDisk(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			storagetest.Run(t, storagetest.Case{
-				Open: func(t *testing.T) storage.Store { return mustOpen(t, newDir(t), o) },
+				Open: func(t *testing.T) storage.Store { return mustOpen(t, fastDir(t), o) },
 				Reopen: func(t *testing.T, s storage.Store) storage.Store {
 					dir := s.Stats().Path
 					if err := s.Close(); err != nil {
@@ -55,6 +55,18 @@ func newDir(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// fastDir is a new directory in memory where there is one, for tests that make
+// very many commits and in which nothing depends on an fsync.
+func fastDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "meshkv-storage")
+	if err != nil {
+		return newDir(t)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 
@@ -168,7 +180,7 @@ func waitCheckpoints(t *testing.T, s storage.Store, n uint64) {
 
 func TestLogIsBounded(t *testing.T) {
 	const bytes = 8 << 10
-	s := mustOpen(t, t.TempDir(), &storage.Options{CheckpointBytes: bytes, CheckpointIdle: -1})
+	s := mustOpen(t, fastDir(t), &storage.Options{CheckpointBytes: bytes, CheckpointIdle: -1})
 	defer s.Close()
 	mustLoad(t, s)
 	for seq := uint64(1); seq <= 3000; seq++ {

@@ -51,6 +51,13 @@ func (s *slow) Commit(ctx context.Context, b storage.Batch) error {
 	return s.Store.Commit(ctx, b)
 }
 
+// committed are the batches so far.
+func (s *slow) committed() []storage.Batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.batches)
+}
+
 func run(t *testing.T, w *storage.Writer) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -97,8 +104,8 @@ func TestWriterGathersWhileItCommits(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		if len(s.batches) != 2 || len(s.batches[1].Keyspaces[0].Put) != 4 {
-			t.Fatalf("got %d batches, want 1 cell and then 4", len(s.batches))
+		if len(s.committed()) != 2 || len(s.committed()[1].Keyspaces[0].Put) != 4 {
+			t.Fatalf("got %d batches, want 1 cell and then 4", len(s.committed()))
 		}
 	})
 }
@@ -113,18 +120,18 @@ func TestWriterLingersUnlessAwaited(t *testing.T) {
 		synctest.Wait()
 		w.Bound(2) // waits
 		time.Sleep(300 * time.Millisecond)
-		if len(s.batches) != 1 {
-			t.Fatalf("%d commits before Linger has passed", len(s.batches))
+		if len(s.committed()) != 1 {
+			t.Fatalf("%d commits before Linger has passed", len(s.committed()))
 		}
 		if err := w.Wait(t.Context(), w.Bound(3)); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(start); took != 300*time.Millisecond || len(s.batches) != 2 || s.batches[1].HLCBound != 3 {
-			t.Fatalf("got %d commits after %v, want the second at once", len(s.batches), took)
+		if took := time.Since(start); took != 300*time.Millisecond || len(s.committed()) != 2 || s.committed()[1].HLCBound != 3 {
+			t.Fatalf("got %d commits after %v, want the second at once", len(s.committed()), took)
 		}
 		w.Bound(4)
 		time.Sleep(1100 * time.Millisecond)
-		if len(s.batches) != 3 {
+		if len(s.committed()) != 3 {
 			t.Fatal("what nobody waits for is not committed")
 		}
 		if err := stop(); err != nil {
@@ -144,8 +151,8 @@ func TestWriterFlushesAtTheEnd(t *testing.T) {
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Wait(t.Context(), ticket); err != nil || len(s.batches) != 2 {
-			t.Fatalf("got %v and %d commits, want 2", err, len(s.batches))
+		if err := w.Wait(t.Context(), ticket); err != nil || len(s.committed()) != 2 {
+			t.Fatalf("got %v and %d commits, want 2", err, len(s.committed()))
 		}
 		if _, err := w.Append("ks", added(storagetest.Cell(1, 1, "k", "v")), crdt.NewClock()); !errors.Is(err, storage.ErrClosed) {
 			t.Errorf("append after the end: got %v, want ErrClosed", err)
@@ -199,9 +206,9 @@ func TestOverloaded(t *testing.T) {
 		// Each commit takes a second, so that more than half a second of work at the
 		// rate of the latest is too much, down to 1/16 of the bound.
 		s := newSlow(t, time.Second)
-		w := storage.NewWriter(s, &storage.WriterOptions{MaxBacklog: 64 << 20})
+		w := storage.NewWriter(s, &storage.WriterOptions{MaxBacklog: 8 << 20})
 		stop := run(t, w)
-		big := string(make([]byte, 1<<20))
+		big := string(make([]byte, 128<<10))
 		var seq uint64
 		add := func(n int) (last storage.Ticket) {
 			for range n {
@@ -215,11 +222,11 @@ func TestOverloaded(t *testing.T) {
 		}
 		add(63)
 		if w.Overloaded() {
-			t.Error("overloaded by 63 MiB before any rate is known")
+			t.Error("overloaded by 63 values before any rate is known")
 		}
 		last := add(2)
 		if !w.Overloaded() {
-			t.Error("not overloaded by 65 MiB")
+			t.Error("not overloaded by 65 values")
 		}
 		for range 10 {
 			if err := w.Wait(t.Context(), last); err != nil {
@@ -231,7 +238,7 @@ func TestOverloaded(t *testing.T) {
 			t.Error("overloaded by a small backlog")
 		}
 		if last = add(4); !w.Overloaded() {
-			t.Error("not overloaded by 6 MiB at 2 MiB/s")
+			t.Error("not overloaded by six values at two per second")
 		}
 		if err := stop(); err != nil {
 			t.Fatal(err)
@@ -307,7 +314,7 @@ func TestWriterFollowsReplica(t *testing.T) {
 				rt.Fatalf("%v is in the store only", c.Dot)
 			}
 		}
-		for _, b := range s.batches {
+		for _, b := range s.committed() {
 			if err := checkNet(b); err != nil {
 				rt.Fatal(err)
 			}
@@ -353,7 +360,7 @@ func TestWriterCancels(t *testing.T) {
 	if err := w.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
-	ks := s.batches[0].Keyspaces[0]
+	ks := s.committed()[0].Keyspaces[0]
 	if len(ks.Put) != 1 || ks.Put[0] != b || !slices.Equal(ks.Drop, []crdt.Dot{{Inc: 1, Seq: 4}, {Inc: 1, Seq: 9}}) {
 		t.Fatalf("got %v and %v", ks.Put, ks.Drop)
 	}
