@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/meshkv/meshkv/client"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -55,6 +57,23 @@ func TestAPIHost(t *testing.T) {
 		host, err := apiHost(c.addr)
 		if host != c.host || (err == nil) != (c.host != "") {
 			t.Errorf("apiHost(%q): got %q, %v; want %q", c.addr, host, err, c.host)
+		}
+	}
+}
+
+func TestMemberAPI(t *testing.T) {
+	for _, c := range []struct{ api, mesh, want string }{
+		{"10.0.0.1:7951", "10.0.0.1:7950", "10.0.0.1:7951"},
+		{"host-1:7951", "10.0.0.1:7950", "host-1:7951"},
+		{"0.0.0.0:7951", "10.0.0.1:7950", "10.0.0.1:7951"},
+		{"[::]:7951", "[fd00::1]:7950", "[fd00::1]:7951"},
+		{":7951", "10.0.0.1:7950", "10.0.0.1:7951"},
+		{"127.0.0.1:0", "127.0.0.1:7950", ""},
+		{"off", "10.0.0.1:7950", ""},
+		{"", "10.0.0.1:7950", ""},
+	} {
+		if got := memberAPI(client.Member{APIAddr: c.api, Addr: c.mesh}); got != c.want {
+			t.Errorf("memberAPI(%q, %q): got %q, want %q", c.api, c.mesh, got, c.want)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -222,10 +224,11 @@ func (a *app) lookSynced(ctx context.Context, c client.Cluster, st client.Status
 		return oneLine(err.Error()), nil
 	}
 	for _, m := range members {
-		if m.Status != client.MemberAlive || m.APIAddr == "" || m.Name == st.Name {
+		addr := memberAPI(m)
+		if m.Status != client.MemberAlive || addr == "" || m.Name == st.Name {
 			continue
 		}
-		got, err := a.digestAt(ctx, m.APIAddr, keyspace)
+		got, err := a.digestAt(ctx, addr, keyspace)
 		if err != nil {
 			return fmt.Sprintf("%s: %s", m.Name, oneLine(err.Error())), nil
 		}
@@ -234,6 +237,21 @@ func (a *app) lookSynced(ctx context.Context, c client.Cluster, st client.Status
 		}
 	}
 	return "", nil
+}
+
+// memberAPI is where this machine may reach a member's API; empty if the member
+// announces none. An API bound to every address is at that of the mesh.
+func memberAPI(m client.Member) string {
+	host, port, err := net.SplitHostPort(m.APIAddr)
+	if err != nil || port == "0" {
+		return ""
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		if host, _, err = net.SplitHostPort(m.Addr); err != nil {
+			return ""
+		}
+	}
+	return net.JoinHostPort(host, port)
 }
 
 func (a *app) digestAt(ctx context.Context, addr, keyspace string) (client.Digest, error) {

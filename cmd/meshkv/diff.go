@@ -115,10 +115,10 @@ func (a *app) nodeAPI(ctx context.Context, node string) (string, error) {
 		names = append(names, m.Name)
 		switch {
 		case m.Name != node:
-		case m.APIAddr == "":
+		case memberAPI(m) == "":
 			return "", fmt.Errorf("node %s announces no API: give its address as HOST:PORT", node)
 		default:
-			return m.APIAddr, nil
+			return memberAPI(m), nil
 		}
 	}
 	return "", fmt.Errorf("%w: no member is called %s (members: %s)", client.ErrNotFound, printable(node), strings.Join(names, ", "))
