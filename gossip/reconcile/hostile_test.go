@@ -272,7 +272,7 @@ func TestCorruptedTraffic(t *testing.T) {
 			b.put(fmt.Sprint("key", i), "w")
 		}
 	}
-	for at := 0; at < 3000; at += 1 + at%7 {
+	for at := 0; at < 3000; at += 1 + at%13 {
 		corrupted(t, a, b, at, byte(1<<(at%8)))
 		corrupted(t, a, b, at, 0xff)
 	}

@@ -150,6 +150,9 @@ func TestTrieShape(t *testing.T) {
 }
 
 func TestTrieMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("a measurement")
+	}
 	const n = 300_000 // leaves of 64 have just split
 	cells := make([]*crdt.Cell, n)
 	for i := range cells {
