@@ -23,7 +23,7 @@ const (
 // safe for concurrent use.
 type view struct {
 	phase  viewPhase
-	cursor Cursor           // live: where to resume
+	cursor Cursor           // where to resume; empty unless live
 	shown  map[string]Entry // what the reader has been told is there
 	tracks bool             // shown is all that the reader knows
 	seen   map[string]struct{}
@@ -46,7 +46,7 @@ func (v *view) reopen(out []Event) (WatchOptions, []Event) {
 	if !v.opened {
 		return v.first, out
 	}
-	if v.phase == phaseLive && v.cursor != "" {
+	if v.cursor != "" {
 		return WatchOptions{From: v.cursor}, out
 	}
 	return WatchOptions{}, v.missed(out)
@@ -64,7 +64,6 @@ func (v *view) missed(out []Event) []Event {
 		return out
 	}
 	v.phase, v.tracks, v.synced = phaseSnapshot, true, false
-	clear(v.shown)
 	return append(out, Event{Type: EventResync})
 }
 
@@ -111,7 +110,6 @@ func (v *view) put(ev Event, out []Event) []Event {
 
 func (v *view) remove(ev Event, out []Event) []Event {
 	key := ev.Entry.Key
-	delete(v.seen, key)
 	before, ok := v.shown[key]
 	if !ok {
 		return out

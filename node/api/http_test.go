@@ -357,6 +357,20 @@ func TestHTTPWatchBounds(t *testing.T) {
 	}
 }
 
+func TestHTTPBytesInFlight(t *testing.T) {
+	b := memory.New(1)
+	s, addr := start(t, b, Options{MaxInflightBytes: 1000})
+	if resp, body := exchange(t, addr, "PUT", "/v1/kv/k/a", strings.Repeat("x", 1001)); resp.StatusCode != 429 {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+	if resp, body := exchange(t, addr, "PUT", "/v1/kv/k/a", strings.Repeat("x", 1000)); resp.StatusCode != 200 {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+	if got := s.inflightBytes.Load(); got != 0 {
+		t.Errorf("bytes in flight left: %d", got)
+	}
+}
+
 func TestHTTPShutdown(t *testing.T) {
 	b := memory.New(1)
 	s, addr := start(t, b, Options{})

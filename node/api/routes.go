@@ -52,6 +52,15 @@ func (s *Server) putKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if err := q.finish(); err != nil {
 		return err
 	}
+	bytes := r.ContentLength
+	if bytes < 0 || bytes > maxBody {
+		bytes = maxBody // what it may become
+	}
+	defer s.inflightBytes.Add(-bytes)
+	if s.inflightBytes.Add(bytes) > s.opts.MaxInflightBytes {
+		s.metrics.rejected(rejectInflight)
+		return errTooManyInflight
+	}
 	value, err := readBody(w, r)
 	if err != nil {
 		return err
