@@ -240,6 +240,8 @@ func TestDamagedFiles(t *testing.T) {
 		"another's log": func(t *testing.T, dir string) {
 			writeFile(t, lastSegment(t, dir), readFile(t, lastSegment(t, filled(t, 2, 4))))
 		},
+		"a cell vanished":        func(t *testing.T, dir string) { storage.DeleteElement(t, dir, "cells") },
+		"a clock entry vanished": func(t *testing.T, dir string) { storage.DeleteElement(t, dir, "clock") },
 		"later version of the log": func(t *testing.T, dir string) {
 			storage.SetSegmentVersion(t, lastSegment(t, dir), 2)
 		},

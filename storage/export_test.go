@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"testing"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // SetSegmentVersion makes a segment one of another format version, with a valid
@@ -60,3 +62,21 @@ func BreakCellFile(t *testing.T, s Store) {
 
 // Kick asks for a checkpoint now.
 func Kick(s Store) { signal(s.(*disk).kick) }
+
+// DeleteElement takes the first pair out of a bucket of keyspace ks, behind the
+// store's back.
+func DeleteElement(t *testing.T, dir, bucket string) {
+	t.Helper()
+	db, err := openCellFile(dir, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bolt.Tx) error {
+		c := tx.Bucket(bucketKeyspaces).Bucket([]byte("ks")).Bucket([]byte(bucket)).Cursor()
+		c.First()
+		return c.Delete()
+	})
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
