@@ -17,6 +17,7 @@ import (
 type index struct {
 	newest   *xsync.Map[string, *crdt.Cell]   // per key, the highest cell
 	siblings *xsync.Map[string, []*crdt.Cell] // the other cells, of keys that have more than one
+	crowded  atomic.Int64                     // keys in siblings
 	dots     map[crdt.Dot]*crdt.Cell
 	keys     *btree.Map[string, struct{}] // a key that has a cell
 	bytes    atomic.Int64                 // of keys, paths and values
@@ -40,6 +41,29 @@ func (x *index) top(key string) *crdt.Cell {
 	return c
 }
 
+// others are the live cells of key but the highest. Safe for concurrent use.
+func (x *index) others(key string) []*crdt.Cell {
+	if x.crowded.Load() == 0 { // as a rule no key has siblings
+		return nil
+	}
+	rest, _ := x.siblings.Load(key)
+	return rest
+}
+
+// setOthers replaces the cells of key but the highest, which were n.
+func (x *index) setOthers(key string, n int, rest []*crdt.Cell) {
+	switch {
+	case len(rest) == 0 && n > 0:
+		x.siblings.Delete(key)
+		x.crowded.Add(-1)
+	case len(rest) > 0:
+		if n == 0 {
+			x.crowded.Add(1)
+		}
+		x.siblings.Store(key, rest)
+	}
+}
+
 // all is every live cell of key, the highest first. Safe for concurrent use:
 // each returned cell was live at some moment of the call.
 func (x *index) all(key string) []*crdt.Cell {
@@ -47,7 +71,7 @@ func (x *index) all(key string) []*crdt.Cell {
 	if !ok {
 		return nil
 	}
-	rest, _ := x.siblings.Load(key)
+	rest := x.others(key)
 	cells := make([]*crdt.Cell, 0, 1+len(rest))
 	cells = append(cells, top)
 	for _, c := range rest {
@@ -78,12 +102,12 @@ func (x *index) Add(c *crdt.Cell) {
 		x.newest.Store(c.Key, c)
 		return
 	}
-	rest, _ := x.siblings.Load(c.Key)
+	rest := x.others(c.Key)
 	if c.Compare(top) > 0 {
 		top, c = c, top
 	}
 	i, _ := slices.BinarySearchFunc(rest, c, func(a, b *crdt.Cell) int { return b.Compare(a) })
-	x.siblings.Store(c.Key, slices.Insert(slices.Clone(rest), i, c))
+	x.setOthers(c.Key, len(rest), slices.Insert(slices.Clone(rest), i, c))
 	x.newest.Store(top.Key, top)
 }
 
@@ -93,8 +117,9 @@ func (x *index) Remove(c *crdt.Cell) {
 	x.bytes.Add(-cellBytes(c))
 	x.len.Add(-1)
 	top, _ := x.newest.Load(c.Key)
-	rest, many := x.siblings.Load(c.Key)
-	if !many {
+	rest := x.others(c.Key)
+	n := len(rest)
+	if n == 0 {
 		x.newest.Delete(c.Key)
 		x.keys.Delete(c.Key)
 		return
@@ -105,16 +130,12 @@ func (x *index) Remove(c *crdt.Cell) {
 	} else {
 		rest = slices.DeleteFunc(slices.Clone(rest), func(s *crdt.Cell) bool { return s.Dot == c.Dot })
 	}
-	if len(rest) == 0 {
-		x.siblings.Delete(c.Key)
-		return
-	}
-	x.siblings.Store(c.Key, rest)
+	x.setOthers(c.Key, n, rest)
 }
 
 // Replace implements crdt.Cells.
 func (x *index) Replace(old, c *crdt.Cell) {
-	if _, many := x.siblings.Load(c.Key); many {
+	if len(x.others(c.Key)) > 0 {
 		x.Add(c)
 		x.Remove(old)
 		return

@@ -374,7 +374,7 @@ func (k *Keyspace) finish(after aftermath) {
 func (k *Keyspace) publish(ch *crdt.Changes, nowMs int64) {
 	if len(ch.Added) == 1 && len(ch.Removed) <= 1 {
 		if added := ch.Added[0]; len(ch.Removed) == 0 || ch.Removed[0].Key == added.Key && ch.Removed[0] != added {
-			if _, many := k.index.siblings.Load(added.Key); !many {
+			if len(k.index.others(added.Key)) == 0 {
 				var before *crdt.Cell
 				if len(ch.Removed) == 1 {
 					if k.life.shown(ch.Removed[0]) {

@@ -1,0 +1,100 @@
+package keyspace
+
+import (
+	"cmp"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// The index is a crdt.Cells: it gives what the plain implementation gives, with
+// the highest cell first.
+func TestIndexEqualsMapCells(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		x, model := newIndex(), crdt.NewMapCells()
+		var live []*crdt.Cell
+		seq := uint64(0)
+		cell := func() *crdt.Cell {
+			seq++
+			return &crdt.Cell{
+				Key:   rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key"),
+				Dot:   crdt.Dot{Inc: 1, Seq: seq},
+				HLC:   crdt.HLC(rapid.IntRange(0, 3).Draw(t, "hlc")),
+				Value: make([]byte, rapid.IntRange(0, 3).Draw(t, "size")),
+			}
+		}
+		take := func() *crdt.Cell {
+			i := rapid.IntRange(0, len(live)-1).Draw(t, "which")
+			c := live[i]
+			live = slices.Delete(live, i, i+1)
+			return c
+		}
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			switch what := rapid.IntRange(0, 2).Draw(t, "what"); {
+			case what == 0 || len(live) == 0:
+				c := cell()
+				x.Add(c)
+				model.Add(c)
+				live = append(live, c)
+			case what == 1:
+				c := take()
+				x.Remove(c)
+				model.Remove(c)
+			default:
+				old, c := take(), cell()
+				c.Key = old.Key
+				x.Replace(old, c)
+				model.Replace(old, c)
+				live = append(live, c)
+			}
+			bytes := int64(0)
+			for c := range model.All() {
+				bytes += cellBytes(c)
+				if x.ByDot(c.Dot) != c {
+					t.Fatalf("ByDot(%v) is not the cell", c.Dot)
+				}
+			}
+			if x.Len() != model.Len() || x.bytes.Load() != bytes {
+				t.Fatalf("%d cells of %d bytes, want %d of %d", x.Len(), x.bytes.Load(), model.Len(), bytes)
+			}
+			for _, key := range []string{"a", "b", "c"} {
+				want := slices.SortedFunc(slices.Values(model.ByKey(key)), func(a, b *crdt.Cell) int { return b.Compare(a) })
+				if got := x.ByKey(key); !slices.Equal(got, want) {
+					t.Fatalf("%s: got %v, want %v", key, got, want)
+				}
+				if _, held := x.keys.Get(key); held != (len(want) > 0) {
+					t.Fatalf("%s in the ordered index: %v, cells: %d", key, held, len(want))
+				}
+			}
+		}
+	})
+}
+
+// The log gives back the newest changes, within its bounds.
+func TestChangeLogBounds(t *testing.T) {
+	var l changeLog
+	for i := range maxLogChanges + 10 {
+		l.append(change{key: string(rune('a' + i%26))})
+	}
+	if l.count != maxLogChanges || l.oldest() != 11 || l.last != maxLogChanges+10 {
+		t.Errorf("count %d, oldest %d, last %d", l.count, l.oldest(), l.last)
+	}
+	for _, n := range []uint64{l.oldest(), l.last} {
+		if want := string(rune('a' + (n-1)%26)); l.at(n).key != want {
+			t.Errorf("change %d is of %q, want %q", n, l.at(n).key, want)
+		}
+	}
+	big := &crdt.Cell{Value: make([]byte, maxLogBytes/2)}
+	for range 3 {
+		l.append(change{key: "big", next: big})
+	}
+	if l.bytes > maxLogBytes || l.count != 1 {
+		t.Errorf("%d changes of %d bytes", l.count, l.bytes)
+	}
+	if c := cmp.Compare(l.oldest(), l.last); c != 0 {
+		t.Errorf("oldest %d, last %d", l.oldest(), l.last)
+	}
+}
