@@ -8,7 +8,7 @@ import (
 )
 
 var (
-	schedules = flag.Int("schedules", 1500, "random schedules to run")
+	schedules = flag.Int("schedules", defaultSchedules, "random schedules to run")
 	steps     = flag.Int("steps", 400, "steps of each")
 	seed      = flag.Uint64("seed", 0, "seed of the first schedule, the next ones follow; 0 takes a fresh one")
 )
