@@ -43,6 +43,7 @@ type fakeKeyspace struct {
 	entries         map[string]client.Entry
 	watches         []*fakeWatch
 	opened          []client.Cursor // the cursor of each watch, in order
+	slow            bool            // snapshots are not complete yet
 }
 
 func (k *fakeKeyspace) Name() string { return k.name }
@@ -96,7 +97,9 @@ func (k *fakeKeyspace) Watch(_ context.Context, _ string, o *client.WatchOptions
 	for _, e := range k.entries {
 		w.events <- client.Event{Type: client.EventPut, Entry: e, Cursor: "snapshot"}
 	}
-	w.events <- client.Event{Type: client.EventSynced, Cursor: "synced"}
+	if !k.slow {
+		w.events <- client.Event{Type: client.EventSynced, Cursor: "synced"}
+	}
 	return w, nil
 }
 
@@ -239,12 +242,39 @@ func TestAgentRepairsTheKernel(t *testing.T) {
 		publish(t, c, EndpointsKeyspace, q)
 		expect("while the kernel refuses", tables([]Node{h2}, p))
 		k.set(func() { k.broken = false })
-		time.Sleep(2 * time.Second)
-		expect("when it no longer does", tables([]Node{h2}, p, q))
+		r := testEndpoint(2, 3, 2, 0)
+		publish(t, c, EndpointsKeyspace, r)
+		expect("at the next change, when it no longer does", tables([]Node{h2}, p, q, r))
 		if r := a.Report(); r.Failed != 1 {
 			t.Errorf("%d failed rounds, want 1", r.Failed)
 		}
 	})
+}
+
+// An agent that starts again leaves the kernel alone until it has seen both
+// keyspaces whole: what it has not seen may well be there.
+func TestAgentWaitsForWholeSnapshots(t *testing.T) {
+	for _, slow := range []string{NodesKeyspace, EndpointsKeyspace} {
+		synctest.Test(t, func(t *testing.T) {
+			c, k := &fakeCluster{}, &lockedKernel{k: fakeKernel{NewTables()}}
+			h2, p := testNode(2), testEndpoint(2, 1, 2, 0)
+			before := tables([]Node{h2, testNode(3)}, p)
+			k.k.Tables = tables([]Node{h2, testNode(3)}, p)
+			publish(t, c, NodesKeyspace, h2)
+			space := c.space(slow)
+			space.slow = true
+			a, expect := runAgent(t, c, k)
+			time.Sleep(10 * time.Second)
+			expect("before "+slow+" is whole", before)
+			if a.Report().Synced {
+				t.Error("the agent says that it is synced")
+			}
+			space.mu.Lock()
+			space.tell(client.Event{Type: client.EventSynced, Cursor: "synced"})
+			space.mu.Unlock()
+			expect("when it is", tables([]Node{h2}))
+		})
+	}
 }
 
 // A delete missed while a watch was down is caught up with, and what stayed is

@@ -301,7 +301,9 @@ func (c *cluster) judge(ctx context.Context, h *history, v *verdict) error {
 		}
 		for _, found := range h.check(shown) {
 			found.Why += ", at " + a.name
-			v.Anomaly = append(v.Anomaly, found)
+			if !slices.Contains(v.Anomaly, found) { // seen by the first look already
+				v.Anomaly = append(v.Anomaly, found)
+			}
 		}
 	}
 	return nil
