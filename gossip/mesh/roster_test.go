@@ -257,6 +257,43 @@ func TestRosterOffers(t *testing.T) {
 	}
 }
 
+// The lower name's dial wins, unless the other side must have lost it.
+func TestRosterDuplicates(t *testing.T) {
+	const soon, late = crossing / 2, crossing * 2
+	for _, c := range []struct {
+		peer         string // m is the node
+		have, dialed bool   // dialed by m: the link that there is, and the new connection
+		after        time.Duration
+		want         refusal
+	}{
+		{"z", true, false, soon, refusedDuplicate},
+		{"z", true, false, late, accepted},
+		{"z", false, true, soon, accepted},
+		{"z", true, true, soon, accepted},
+		{"z", false, false, soon, accepted},
+		{"a", false, true, soon, refusedDuplicate},
+		{"a", false, true, late, accepted},
+		{"a", true, false, soon, accepted},
+		{"a", false, false, soon, accepted},
+	} {
+		r := testRoster("m", 5)
+		r.linkUp(epoch, peer(c.peer, 1), c.have)
+		if got := r.offer(epoch.Add(c.after), peer(c.peer, 1), c.dialed); got != c.want {
+			t.Errorf("%+v: got %v", c, got)
+		}
+	}
+}
+
+func TestRosterGreetsReturnedStock(t *testing.T) {
+	r := testRoster("m", 5)
+	r.membership(epoch, member("stock", 0, StatusAlive))
+	expect(t, "first", kinds(r.tick(epoch, 9)), nil)
+	r.membership(epoch, member("stock", 0, StatusFailed))
+	r.membership(epoch, member("stock", 0, StatusAlive))
+	expect(t, "returned", kinds(r.tick(epoch, 9)), []string{"join stock:1"})
+	expect(t, "once", kinds(r.tick(epoch, 9)), nil)
+}
+
 // wire is a dumb model of two nodes and the connections between them: what one end does, the other
 // learns after a delay, in order.
 type wire struct {
