@@ -20,7 +20,7 @@
 // the rules as source patches in mutants/, those of their use as switches of
 // the schedules.
 //
-//	go test ./crdt/model -schedules 100000       # a campaign
-//	go test ./crdt/model -schedules 1 -seed N    # one schedule again
-//	go test ./crdt/model -run Mutants -v         # what finds each mutant
+//	go test ./crdt/model -schedules 100000 -timeout 2h    # a campaign
+//	go test ./crdt/model -run Schedules -schedules 1 -seed N   # one schedule again
+//	go test ./crdt/model -run Mutants -mutants -1 -v   # what finds each mutant
 package model
