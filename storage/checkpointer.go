@@ -6,10 +6,6 @@ import (
 	"time"
 )
 
-// maxThreshold bounds the log, and with it the time to replay it, however large
-// the data.
-const maxThreshold = 512 << 20
-
 // checkpoints makes a checkpoint whenever the log has grown enough, or nothing
 // was committed for a while.
 func (s *disk) checkpoints(ctx context.Context) {

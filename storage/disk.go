@@ -45,14 +45,7 @@ const (
 	defaultCheckpointBytes = 64 << 20
 	defaultCheckpointIdle  = 10 * time.Second
 
-	// A checkpoint of few changes rewrites few pages, one of very many changes
-	// rewrites all: the cost of each change falls as the log grows in proportion to
-	// the file. docs/storage.md has the measurements.
-	logPerData = 1.0
-
-	// boundFactor times the size at which a checkpoint starts, commits wait for
-	// it to end. Thereby the log is bounded.
-	boundFactor = 3
+	defaultMaxLogBytes = 1 << 30
 )
 
 // Open takes the directory, which is made if need be, for this process. The files
@@ -64,6 +57,9 @@ func Open(dir string, o *Options) (Store, error) {
 	}
 	if s.opts.CheckpointBytes <= 0 {
 		s.opts.CheckpointBytes = defaultCheckpointBytes
+	}
+	if s.opts.MaxLogBytes <= 0 {
+		s.opts.MaxLogBytes = defaultMaxLogBytes
 	}
 	if s.opts.CheckpointIdle == 0 {
 		s.opts.CheckpointIdle = defaultCheckpointIdle
@@ -244,7 +240,7 @@ func (s *disk) room(ctx context.Context) error {
 			return s.failed
 		case s.oplog == nil:
 			return ErrNotLoaded
-		case s.oplog.size() < boundFactor*s.threshold():
+		case s.oplog.size() < s.opts.MaxLogBytes:
 			return nil
 		}
 		if !waited {
@@ -277,9 +273,11 @@ func (s *disk) fail(err error) error {
 	return s.failed
 }
 
-// threshold is the size of the log at which a checkpoint starts.
+// threshold is the size of the log at which a checkpoint starts. A checkpoint of
+// few changes rewrites few pages, one of very many rewrites all: the cost of each
+// change falls as the log grows with the file.
 func (s *disk) threshold() int64 {
-	return max(s.opts.CheckpointBytes, min(int64(logPerData*float64(s.dataSize)), maxThreshold))
+	return max(min(s.opts.CheckpointBytes, s.opts.MaxLogBytes/2), min(s.dataSize, s.opts.MaxLogBytes/2))
 }
 
 func (s *disk) maybeKick() {

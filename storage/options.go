@@ -8,9 +8,12 @@ import (
 // Options of a store on disk. The zero value is usable.
 type Options struct {
 	// CheckpointBytes is the size of the log at which its content moves to the
-	// bbolt file, and the size of the file is added to in proportion; see
-	// docs/storage.md. Default 64 MiB.
+	// bbolt file. If the file is larger, its size counts instead, up to half of
+	// MaxLogBytes; see docs/storage.md. Default 64 MiB.
 	CheckpointBytes int64
+	// MaxLogBytes is the size of the log at which commits wait for the checkpoint
+	// that runs. A single batch may exceed it. Default 1 GiB.
+	MaxLogBytes int64
 	// CheckpointIdle is after how long without a commit whatever is in the log
 	// moves too. Default 10 s; negative: never.
 	CheckpointIdle time.Duration

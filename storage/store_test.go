@@ -179,14 +179,13 @@ func waitCheckpoints(t *testing.T, s storage.Store, n uint64) {
 }
 
 func TestLogIsBounded(t *testing.T) {
-	const bytes = 8 << 10
-	s := mustOpen(t, fastDir(t), &storage.Options{CheckpointBytes: bytes, CheckpointIdle: -1})
+	const bytes = 64 << 10
+	s := mustOpen(t, fastDir(t), &storage.Options{CheckpointBytes: 8 << 10, MaxLogBytes: bytes, CheckpointIdle: -1})
 	defer s.Close()
 	mustLoad(t, s)
 	for seq := uint64(1); seq <= 3000; seq++ {
 		put(t, s, seq)
-		// The file is at least 32 KiB, so the threshold may follow that.
-		if got, limit := s.Stats().LogBytes, int64(3*256<<10); got > limit {
+		if got, limit := s.Stats().LogBytes, int64(bytes+1<<10); got > limit {
 			t.Fatalf("log of %d bytes, at most %d", got, limit)
 		}
 	}
