@@ -25,7 +25,7 @@ var fast = Timings{
 // TestMain runs more tests at once than there are cores: they wait most of the time.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	flag.Set("test.parallel", "6")
+	flag.Set("test.parallel", "4")
 	os.Exit(m.Run())
 }
 

@@ -77,17 +77,16 @@ type Config struct {
 //
 // A killed node in a cluster of n is probed by somebody within ProbeInterval on average and
 // at most (n-1)·ProbeInterval by each; the failed probe takes one more. Suspicion lasts
-// SuspicionMult·max(1, log10 n)·ProbeInterval if two others confirm it or nobody can
-// (n < 4), and SuspicionMaxMult times that if nobody does. With the defaults: 2.4 s and
-// 4.8 s up to 10 nodes, 4.8 s and 9.6 s at 100, so that a death shows after 3–4 s in small
-// clusters and about 5.5 s at 100 nodes. A live process must be stalled for more than the
-// probe and the suspicion (3 s) to be called failed by mistake: a suspect gets the accusation with
-// every ping and by gossip, and refutes it. Shorter values flapped under the race detector
-// on two busy cores.
+// SuspicionMult·max(1, log10 n)·ProbeInterval if three others confirm it or nobody can
+// (n < 5), and SuspicionMaxMult times that if nobody does. With the defaults: 3 s and 6 s up to
+// 10 nodes, 6 s and 12 s at 100 (where confirmations are certain), so that a death shows after 4–5 s in
+// small clusters and about 7 s at 100 nodes. A live process must be stalled for more than the
+// probe and the suspicion (3.6 s) to be called failed by mistake: a suspect gets the accusation with
+// every ping and by gossip, and refutes it.
 type Timings struct {
 	ProbeInterval    time.Duration // default 600 ms
 	ProbeTimeout     time.Duration // of the direct UDP ping, before TCP and indirect ones; default 400 ms
-	SuspicionMult    int           // default 4
+	SuspicionMult    int           // default 5
 	SuspicionMaxMult int           // default 2
 	GossipInterval   time.Duration // default 100 ms
 	PushPullInterval time.Duration // full membership with a random member; default 15 s
@@ -116,7 +115,7 @@ func (t *Timings) setDefaults() {
 	def(&t.LinkWrite, 10*time.Second)
 	def(&t.NameGrace, 10*time.Second)
 	if t.SuspicionMult <= 0 {
-		t.SuspicionMult = 4
+		t.SuspicionMult = 5
 	}
 	if t.SuspicionMaxMult <= 0 {
 		t.SuspicionMaxMult = 2

@@ -13,7 +13,7 @@
 // # Promises
 //
 //   - A node that was killed is reported failed within about 5 s with the default
-//     [Timings] in clusters up to 100 nodes (see [Timings] for the arithmetic).
+//     [Timings] in clusters up to ten nodes, 7 s at 100 (see there for the arithmetic).
 //   - Failed members and seeds are redialed at least every 2 s, for as long as the member
 //     is not reaped and at a slower pace afterwards. A first answer merges both
 //     memberships again, so that a partition of any length heals by itself.

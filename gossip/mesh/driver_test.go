@@ -121,9 +121,9 @@ func TestAdvertise(t *testing.T) {
 	}
 }
 
-// The defaults: a dead node, and one whose host is gone, are failed within about 5 s.
+// The defaults: a dead node, and one whose host is gone, are failed within about 5 s; the limit here leaves
+// room for a busy machine. Not parallel: it measures.
 func TestDetectionByDefaults(t *testing.T) {
-	t.Parallel()
 	c := newCluster(t)
 	nodes := []*node{c.start("n0", 10, lan)}
 	for i := 1; i < 5; i++ {
@@ -134,11 +134,11 @@ func TestDetectionByDefaults(t *testing.T) {
 	c.net.Partition([]string{"n0", "n1", "n2"}, []string{"n3"})
 	start := time.Now()
 	for _, n := range nodes[:3] {
-		n.sees(10*time.Second, StatusFailed, "n3", "n4")
+		n.sees(patience, StatusFailed, "n3", "n4")
 	}
 	took := time.Since(start)
 	t.Logf("detected after %v", took)
-	if took > 8*time.Second {
+	if took > 10*time.Second {
 		t.Errorf("detected after %v", took)
 	}
 	for _, n := range nodes[:3] {
@@ -261,8 +261,8 @@ func TestF5MassRestart(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	a := c.start("a", 11, nil)
-	b := c.start("b", 12, nil, a.Addr())
+	a := c.start("a", 11, lan)
+	b := c.start("b", 12, lan, a.Addr())
 	meet(patience, a, b)
 	udp, err := net.Dial("udp", a.Addr())
 	if err != nil {

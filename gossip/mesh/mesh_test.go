@@ -65,7 +65,7 @@ func TestRestartSupersedes(t *testing.T) {
 		t.Run(fmt.Sprintf("same address %v", same), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
-			slow := func(c *Config) { c.Timings.SuspicionMult = 25 } // 5 s at least
+			slow := func(c *Config) { c.Timings.SuspicionMult = 40 } // 8 s at least
 			a := c.start("a", 11, slow)
 			b := c.start("b", 12, slow, a.Addr())
 			d := c.start("d", 13, slow, a.Addr())
@@ -77,9 +77,14 @@ func TestRestartSupersedes(t *testing.T) {
 			}
 			d = c.start("d", 14, func(c *Config) { slow(c); c.Bind = bind }, a.Addr())
 			for _, n := range []*node{a, b} {
-				if took := n.knows(patience, "d", 14); took > 4*time.Second {
-					t.Errorf("%s knew after %v", n.self.name, took)
+				n.knows(patience, "d", 14)
+				n.mu.Lock()
+				for _, e := range n.events {
+					if e.Name == "d" && e.Status == StatusFailed {
+						t.Errorf("%s had to see the old process fail first", n.self.name)
+					}
 				}
+				n.mu.Unlock()
 			}
 			d.linked(patience, "a", "b")
 			// Membership follows, and stays.
