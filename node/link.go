@@ -150,7 +150,10 @@ func (n *Node) links(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case link := <-n.mesh.Links():
+		case link, ok := <-n.mesh.Links():
+			if !ok {
+				return
+			}
 			wg.Go(func() { n.runLink(ctx, link) })
 		}
 	}

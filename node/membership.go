@@ -17,7 +17,10 @@ func (n *Node) membership(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case ev := <-n.mesh.Events():
+		case ev, ok := <-n.mesh.Events():
+			if !ok {
+				return
+			}
 			n.observe(ev.Member)
 		}
 	}
