@@ -125,6 +125,7 @@ func pingAll(t *testing.T, s *State, what string) {
 // The whole life of a lab, through real processes and the real kernel.
 func TestLab(t *testing.T) {
 	needLab(t)
+	t.Parallel()
 	d, prefix := newDir(t, "l")
 	s := up(t, d, prefix, 3, 2)
 	if _, err := d.Up(t.Context(), UpOptions{Prefix: prefix, Hosts: 1}); !errors.Is(err, ErrExists) {
@@ -182,6 +183,7 @@ func spoil(t *testing.T, s *State, h Host, c overlay.Changes) {
 // them back.
 func TestLabPartition(t *testing.T) {
 	needLab(t)
+	t.Parallel()
 	d, prefix := newDir(t, "p")
 	s := up(t, d, prefix, 2, 1)
 	settle(t, s, "after up", 30*time.Second)
