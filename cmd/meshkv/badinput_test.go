@@ -74,7 +74,7 @@ func TestBadInput(t *testing.T) {
 		{"missing node", []string{"diff", "net", "host-1", "host-9", "--addr", running.http}, nil, codeNotFound, "host-9"},
 		{"no node there", []string{"get", "net/a", "--addr", freePort(t)}, nil, codeUnavailable, "--addr"},
 		{"never ready", []string{"wait", "--addr", freePort(t), "--timeout", "300ms"}, nil, codeTimeout, "not reachable"},
-		{"never synced", []string{"wait", "--synced", "none", "--addr", running.http, "--timeout", "300ms"}, nil, codeTimeout, "none"},
+		{"never synced", []string{"wait", "--synced", "none", "--addr", running.http, "--timeout", "3s"}, nil, codeTimeout, "none"},
 		{"no data directory", []string{"agent"}, nil, codeUsage, "--data-dir"},
 		{"bad durability", agentArgs("--durability", "maybe"), nil, codeUsage, "maybe"},
 		{"bad name", agentArgs("--name", "a b"), nil, codeUsage, "a b"},
@@ -123,7 +123,7 @@ func TestUnreachableSeed(t *testing.T) {
 	if got := must(t, "get", "net/a", "--addr", a.http); got != "1\n" {
 		t.Errorf("got %q", got)
 	}
-	r := meshkv(t, "wait", "--addr", a.http, "--timeout", "300ms")
+	r := meshkv(t, "wait", "--addr", a.http, "--timeout", "3s")
 	if r.code != codeTimeout || !strings.Contains(r.stderr, seed) || strings.Count(r.stderr, "\n") != 1 {
 		t.Errorf("wait: got %+v, want %d and a line that names %s", r, codeTimeout, seed)
 	}

@@ -151,7 +151,7 @@ func (a *app) wait(ctx context.Context, keyspace string) error {
 			return err
 		case pending == "":
 			return a.printWaited(keyspace, time.Since(begin))
-		case ctx.Err() == nil && pending != reason: // else it is only the end of the time
+		case !expired(ctx) && pending != reason: // else it is only the end of the time
 			a.progress("waiting: %s", pending)
 			reason = pending
 		}
@@ -164,6 +164,13 @@ func (a *app) wait(ctx context.Context, keyspace string) error {
 		case <-ticker.C:
 		}
 	}
+}
+
+// expired reports whether the time of ctx is up. A dial that ends for that
+// reason may do so a little before ctx itself.
+func expired(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 func (a *app) printWaited(keyspace string, took time.Duration) error {
