@@ -1,0 +1,124 @@
+package keyspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip"
+)
+
+func checkKey(key string) error {
+	if len(key) == 0 || len(key) > crdt.MaxKeyBytes {
+		return fmt.Errorf("%w: a key has 1 to %d bytes, this one has %d", client.ErrBadRequest, crdt.MaxKeyBytes, len(key))
+	}
+	return nil
+}
+
+// Put implements client.Keyspace.
+func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.PutOptions) (client.Version, error) {
+	var opts client.PutOptions
+	if o != nil {
+		opts = *o
+	}
+	w := crdt.Write{Key: key, Kind: crdt.KindRegister}
+	switch {
+	case opts.IfAbsent || !opts.IfVersion.IsZero():
+		return client.Version{}, fmt.Errorf("%w: %s is eventual and cannot decide a condition for all nodes", client.ErrNeedsStrong, k.name)
+	case opts.TTL < 0:
+		return client.Version{}, fmt.Errorf("%w: a time to live cannot be negative, this one is %s", client.ErrBadRequest, opts.TTL)
+	case len(value) > MaxValueBytes:
+		return client.Version{}, fmt.Errorf("%w: a value has at most %d bytes, this one has %d", client.ErrTooLarge, MaxValueBytes, len(value))
+	}
+	if err := checkKey(key); err != nil {
+		return client.Version{}, err
+	}
+	if err := k.admit(ctx); err != nil {
+		return client.Version{}, err
+	}
+	w.Value = slices.Clone(value)
+	if opts.Ephemeral {
+		w.Flags |= crdt.FlagEphemeral
+	}
+	now := time.Now()
+	if opts.TTL > 0 {
+		w.Expires = max(now.Add(opts.TTL).UnixMilli(), 1)
+	}
+	var dot crdt.Dot
+	err := k.write(ctx, now, opts.Durable, func(h crdt.HLC) (err error) {
+		w.HLC = h
+		dot, err = k.rep.Put(now, w)
+		return err
+	})
+	return client.Version{Inc: uint64(dot.Inc), Seq: dot.Seq}, err
+}
+
+// Delete implements client.Keyspace.
+func (k *Keyspace) Delete(ctx context.Context, key string, o *client.DeleteOptions) (client.Deletion, error) {
+	if err := checkKey(key); err != nil {
+		return client.Deletion{}, err
+	}
+	now := time.Now()
+	var out client.Deletion
+	err := k.write(ctx, now, o != nil && o.Durable, func(h crdt.HLC) error {
+		shown := k.shownOf(key) != nil
+		dot, ok, err := k.rep.Delete(now, key, h)
+		if ok {
+			// What was only hidden goes too, and is not reported as deleted.
+			out = client.Deletion{Deleted: shown, Version: client.Version{Inc: uint64(dot.Inc), Seq: dot.Seq}}
+		}
+		return err
+	})
+	return out, err
+}
+
+// admit refuses growth while too much waits for the disk. It is the only limit
+// here that a Put can meet; a Put never waits for a peer.
+func (k *Keyspace) admit(ctx context.Context) error {
+	if k.env.Writer == nil {
+		return nil
+	}
+	if k.env.Writer.Overloaded() {
+		return fmt.Errorf("%w: the disk is too slow for the writes", client.ErrOverloaded)
+	}
+	if h := crdt.HLCAt(time.Now().UnixMilli()); h > k.env.Clock.Bound() {
+		// The wall clock jumped ahead of what was promised to the disk.
+		return k.env.Clock.Extend(ctx, k.env.Writer)
+	}
+	return nil
+}
+
+// write runs one local change under the mutex and then, if asked, waits until
+// it is on disk.
+func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, change func(crdt.HLC) error) error {
+	k.mu.Lock()
+	if k.done {
+		k.mu.Unlock()
+		return client.ErrDraining
+	}
+	err := change(k.env.Clock.Now(now))
+	after := k.settle(now)
+	k.mu.Unlock()
+	k.finish(after)
+	if errors.Is(err, gossip.ErrRenew) {
+		return fmt.Errorf("%w: this node was taken for gone and its incarnation closed: restart it", client.ErrUnavailable)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", client.ErrBadRequest, err)
+	}
+	if after.err != nil {
+		return fmt.Errorf("persist: %w", after.err)
+	}
+	k.issued.Add(1)
+	if (durable || k.env.Sync) && k.env.Writer != nil {
+		if err := k.env.Writer.Wait(ctx, after.ticket); err != nil {
+			// It is in memory and spreading; only the disk is in doubt.
+			return fmt.Errorf("%w: not known to be on disk: %w", client.ErrUnknownOutcome, err)
+		}
+	}
+	return nil
+}
