@@ -147,8 +147,8 @@ func (s *Sender) Run(conn net.Conn, timeout time.Duration) error {
 	var spare []byte
 	var armed time.Time // when the write deadline was last set
 	for range s.wake {
-		runtime.Gosched() // those who are about to send join in
 		for {
+			runtime.Gosched() // those who are about to send join in
 			s.mu.Lock()
 			if s.err != nil {
 				s.mu.Unlock()
