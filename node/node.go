@@ -132,6 +132,12 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	state.Keyspaces = nil
 
+	if cfg.HTTP != "off" {
+		if n.apiLn, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HTTP); err != nil {
+			return nil, bindError("API", "--http", cfg.HTTP, err)
+		}
+		undo = append(undo, func() { n.apiLn.Close() })
+	}
 	if n.mesh, err = mesh.New(mesh.Config{
 		Name:      cfg.Name,
 		Cluster:   cfg.Cluster,
@@ -141,7 +147,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Inc:       uint64(n.inc),
 		Zone:      cfg.Zone,
 		Roles:     cfg.Roles,
-		APIAddr:   cfg.HTTP,
+		APIAddr:   n.APIAddr(),
 		ReapAfter: cfg.ReapAfter,
 		Network:   cfg.Network,
 		Logger:    n.log,
@@ -150,11 +156,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	undo = append(undo, func() { n.mesh.Close() })
 
-	if cfg.HTTP != "off" {
-		if n.apiLn, err = (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.HTTP); err != nil {
-			return nil, bindError("API", "--http", cfg.HTTP, err)
-		}
-		undo = append(undo, func() { n.apiLn.Close() })
+	if n.apiLn != nil {
 		registry := prometheus.NewRegistry()
 		if err := registry.Register(newCollector(n)); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)

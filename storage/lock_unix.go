@@ -21,7 +21,7 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = fmt.Errorf("%w: %s (another process runs with it)", ErrLocked, dir)
+		err = fmt.Errorf("%s is %w", dir, ErrLocked)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

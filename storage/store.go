@@ -11,7 +11,7 @@ import (
 // Errors of stores and writers. Match with errors.Is.
 var (
 	// ErrLocked: another process, or another Store, has the directory.
-	ErrLocked = errors.New("data directory is in use")
+	ErrLocked = errors.New("in use by another process")
 	// ErrDamaged: what is on disk failed verification. See DamageError.
 	ErrDamaged = errors.New("store is damaged")
 	// ErrFormat: the files were written in a format that this version does not

@@ -228,16 +228,23 @@ func TestOverloaded(t *testing.T) {
 		if !w.Overloaded() {
 			t.Error("not overloaded by 65 values")
 		}
+		if err := w.Wait(t.Context(), last); err != nil {
+			t.Fatal(err)
+		}
 		for range 10 {
-			if err := w.Wait(t.Context(), last); err != nil {
+			// One value alone says nothing about the rate, and keeps the writer
+			// busy so that the next two are one batch.
+			add(1)
+			synctest.Wait()
+			if err := w.Wait(t.Context(), add(2)); err != nil {
 				t.Fatal(err)
 			}
-			last = add(2)
 		}
+		add(2)
 		if w.Overloaded() {
 			t.Error("overloaded by a small backlog")
 		}
-		if last = add(4); !w.Overloaded() {
+		if add(4); !w.Overloaded() {
 			t.Error("not overloaded by six values at two per second")
 		}
 		if err := stop(); err != nil {

@@ -48,7 +48,7 @@ func (a *app) connect(ctx context.Context, addr string) (*client.Client, error) 
 	}
 	c, err := client.Dial(ctx, host, nil)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", host, err)
+		return nil, err
 	}
 	return c, nil
 }

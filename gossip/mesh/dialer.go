@@ -295,14 +295,25 @@ func (m *Mesh) register(ctx context.Context, conn net.Conn, peer hello, dialed b
 	m.newLinks = append(m.newLinks, l)
 	m.mu.Unlock()
 	m.count.linksMade.Add(1)
-	m.cfg.Logger.Debug("link up", "peer", peer.name, "inc", peer.inc, "addr", l.Addr(), "dialed", dialed)
+	m.cfg.Logger.Debug("link up", "peer", peer.name, "peer_inc", fmt.Sprintf("%016x", peer.inc), "addr", l.Addr(), "dialed", dialed)
 	m.poke()
 	return l, nil
 }
 
 // serve keeps the link alive until it ends, and takes it off the books.
 func (m *Mesh) serve(ctx context.Context, l *Link) {
-	l.keep(ctx)
+	bye := func() {
+		m.mu.Lock()
+		m.roster.farewell(l.Peer.Name, l.Peer.Inc)
+		m.mu.Unlock()
+		m.poke()
+	}
+	l.keep(ctx, bye)
+	select {
+	case <-l.byes: // its last word, just before the end
+		bye()
+	default:
+	}
 	m.mu.Lock()
 	if m.byName[l.Peer.Name] == l {
 		delete(m.byName, l.Peer.Name)

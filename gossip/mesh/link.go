@@ -24,6 +24,7 @@ const (
 	frameData = 0
 	framePing = 1 // payload: 8 bytes, sent back
 	framePong = 2
+	frameBye  = 3 // empty: the sender leaves the cluster for good
 
 	writeChunk = 64 << 10
 )
@@ -48,7 +49,8 @@ type Link struct {
 	wmu  sync.Mutex // protects wbuf and the order on the wire
 	wbuf []byte
 
-	pongs chan [8]byte // the newest ping to answer
+	pongs chan [8]byte  // the newest ping to answer
+	byes  chan struct{} // of capacity 1: the peer said that it leaves
 
 	sent, received atomic.Int64
 	rtt            atomic.Int64 // ns, smoothed
@@ -60,7 +62,7 @@ type Link struct {
 }
 
 func newLink(conn net.Conn, peer Member, t Timings) *Link {
-	l := &Link{Peer: peer, conn: conn, timing: t, pongs: make(chan [8]byte, 1), done: make(chan struct{}), born: time.Now()}
+	l := &Link{Peer: peer, conn: conn, timing: t, pongs: make(chan [8]byte, 1), byes: make(chan struct{}, 1), done: make(chan struct{}), born: time.Now()}
 	l.br = bufio.NewReaderSize(readTimer{l}, writeChunk)
 	return l
 }
@@ -98,6 +100,11 @@ func (l *Link) ReadFrame(buf []byte) ([]byte, error) {
 			l.pongs <- p // there is room: only this goroutine puts
 		case framePong:
 			l.measure(payload)
+		case frameBye:
+			select {
+			case l.byes <- struct{}{}:
+			default: // once is enough
+			}
 		}
 	}
 }
@@ -111,6 +118,7 @@ func (l *Link) readAny(buf []byte) (byte, []byte, error) {
 	switch {
 	case kind == frameData && n <= MaxFrame:
 	case (kind == framePing || kind == framePong) && n == 8:
+	case kind == frameBye && n == 0:
 	default:
 		return 0, nil, fmt.Errorf("%w: kind %d of %d bytes", ErrFrame, kind, n)
 	}
@@ -176,9 +184,9 @@ func (l *Link) writeTimed(b []byte) error {
 }
 
 // keep answers pings and sends them until the link or ctx ends; then the link is closed.
-// The pongs leave here and not from ReadFrame, where a blocked write would stop the reading,
+// It calls bye if the peer says that it leaves. The pongs leave here and not from ReadFrame, where a blocked write would stop the reading,
 // on both sides for ever.
-func (l *Link) keep(ctx context.Context) {
+func (l *Link) keep(ctx context.Context, bye func()) {
 	stop := context.AfterFunc(ctx, func() { l.close(ErrLinkClosed) }) // a write in progress ends, too
 	defer stop()
 	ticker := time.NewTicker(l.timing.LinkPing)
@@ -191,6 +199,8 @@ func (l *Link) keep(ctx context.Context) {
 			return
 		case p := <-l.pongs:
 			l.writeAny(framePong, p[:])
+		case <-l.byes:
+			bye()
 		case <-ticker.C:
 			// Whatever was sent, an answer to the other's ping included, says that we are alive. Every
 			// fourth ping is sent anyway, for the round trip.

@@ -44,8 +44,8 @@ func linkPair(t *testing.T, timing Timings) (*Link, *Link) {
 	la, lb := newLink(a, Member{Name: "b"}, timing), newLink(b, Member{Name: "a"}, timing)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { la.keep(ctx) })
-	wg.Go(func() { lb.keep(ctx) })
+	wg.Go(func() { la.keep(ctx, func() {}) })
+	wg.Go(func() { lb.keep(ctx, func() {}) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return la, lb
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -350,7 +352,7 @@ func (m *Mesh) deliver(ctx context.Context) {
 		if !haveEvent {
 			if event, haveEvent = m.roster.takeEvent(); haveEvent {
 				m.cfg.Logger.Info("member", "peer", event.Member.Name, "status", event.Member.Status.String(),
-					"addr", event.Member.Addr, "inc", event.Member.Inc)
+					"addr", event.Member.Addr, "peer_inc", fmt.Sprintf("%016x", event.Member.Inc))
 			}
 		}
 		for link == nil && len(m.newLinks) > 0 {
@@ -431,6 +433,19 @@ func (m *Mesh) Stats() Stats {
 	return s
 }
 
+// sayBye tells every peer, over its link, that this node leaves. serf's notice goes by UDP and its
+// queue may lose it; then the others would take a node that left for one that failed.
+func (m *Mesh) sayBye() {
+	m.mu.Lock()
+	links := slices.Collect(maps.Values(m.byName))
+	m.mu.Unlock()
+	for _, l := range links {
+		if err := l.writeAny(frameBye, nil); err != nil {
+			m.cfg.Logger.Debug("no farewell", "peer", l.Peer.Name, "err", err)
+		}
+	}
+}
+
 // Leave tells the others that this node leaves for good. It stays connected until Run ends, but
 // dials nobody any more. If ctx ends first, the leave still goes on, for a few seconds at most.
 func (m *Mesh) Leave(ctx context.Context) error {
@@ -461,7 +476,11 @@ func (m *Mesh) Leave(ctx context.Context) error {
 				m.cfg.Logger.Debug("no join before the leave", "addr", peer, "err", err)
 			}
 		}
-		done <- s.Leave()
+		err := s.Leave()
+		if err == nil {
+			m.sayBye()
+		}
+		done <- err
 	}()
 	select {
 	case err := <-done:

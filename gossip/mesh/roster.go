@@ -39,6 +39,7 @@ type roster struct {
 type record struct {
 	member Member
 	link   *linkState
+	bye    uint64 // the incarnation that said over its link that it leaves
 
 	linkless time.Time // since when an alive member has been without link; zero: it has one
 	suspect  bool
@@ -154,7 +155,7 @@ func (r *roster) reaped(now time.Time, m Member) {
 	if rec == nil {
 		return
 	}
-	if rec.member.Status == StatusFailed && rec.member.Inc != 0 {
+	if rec.member.Status == StatusFailed && rec.member.Inc != 0 && !rec.left() {
 		if len(r.former) == maxFormer {
 			r.former = slices.Delete(r.former, 0, 1)
 		}
@@ -171,10 +172,26 @@ func (r *roster) view(rec *record) Member {
 	if l := rec.link; l != nil && m.Status != StatusUnknown && m.Status != StatusReaped && l.peer.inc > m.Inc {
 		m.Inc, m.Addr, m.Status = l.peer.inc, l.peer.addr, StatusAlive
 	}
+	if rec.left() && m.Inc == rec.bye {
+		m.Status = StatusLeft
+	}
 	if m.Status == StatusAlive && rec.suspect {
 		m.Status = StatusSuspect
 	}
 	return m
+}
+
+// left: the process that membership knows said that it leaves, whatever membership says.
+func (rec *record) left() bool {
+	return rec.bye != 0 && rec.bye == rec.member.Inc && rec.member.Status != StatusUnknown && rec.member.Status != StatusReaped
+}
+
+// farewell records that the process inc of name said that it leaves.
+func (r *roster) farewell(name string, inc uint64) {
+	if rec := r.records[name]; rec != nil && inc > rec.bye {
+		rec.bye = inc
+		r.show(rec)
+	}
 }
 
 // show puts the member in line for an event if its view changed.
@@ -409,10 +426,13 @@ func (r *roster) tick(now time.Time, budget int) []action {
 			switch {
 			case l.peer.inc < rec.member.Inc:
 				acts = append(acts, action{kind: actDrop, name: name})
-			case r.wantsJoin(rec) && !now.Before(rec.nextJoin):
+			case (!rec.left() || l.peer.inc > rec.bye) && r.wantsJoin(rec) && !now.Before(rec.nextJoin):
 				rec.nextJoin = now.Add(r.jitter(joinPace))
 				acts = append(acts, action{kind: actJoin, name: name, addr: l.peer.addr})
 			}
+			continue
+		}
+		if rec.left() {
 			continue
 		}
 		m := rec.member

@@ -430,3 +430,26 @@ func TestRosterAgreesOnOneLink(t *testing.T) {
 		}
 	})
 }
+
+// A node that said goodbye over its link left, even if membership only notices
+// that it is gone. Its next process is another matter.
+func TestRosterFarewell(t *testing.T) {
+	r := testRoster("m", 5)
+	r.membership(epoch, member("a", 1, StatusAlive))
+	r.linkUp(epoch, peer("a", 1), true)
+	drain(r)
+	r.farewell("a", 1)
+	expect(t, "goodbye", drain(r), []string{"a left 1"})
+	r.membership(epoch, member("a", 1, StatusFailed))
+	r.linkDown(epoch, "a")
+	expect(t, "found dead", drain(r), nil)
+	if acts := r.tick(epoch.Add(time.Minute), 8); len(acts) != 0 {
+		t.Errorf("dialed a node that left: %q", kinds(acts))
+	}
+	r.linkUp(epoch.Add(time.Minute), peer("a", 2), false)
+	expect(t, "next process", drain(r), []string{"a alive 2"})
+	expect(t, "join", kinds(r.tick(epoch.Add(time.Minute), 8)), []string{"join a:1"})
+	r.membership(epoch, member("a", 2, StatusAlive))
+	r.membership(epoch, member("a", 2, StatusFailed))
+	expect(t, "next process failed", drain(r), []string{"a failed 2"})
+}
