@@ -97,7 +97,11 @@ func TestWatchHasNoGaps(t *testing.T) {
 			p.cut()
 		case 5:
 			stalls++
-			stall <- struct{}{} // the reader rests for 300 writes
+			select {
+			case stall <- struct{}{}: // the reader rests for 300 writes
+			case err := <-read:
+				t.Fatal(err)
+			}
 			for range 300 {
 				if _, err := k.Put(ctx, fmt.Sprintf("net1/%d", rng.IntN(60)), []byte("stalled"), nil); err != nil {
 					t.Fatal(err)
@@ -109,8 +113,13 @@ func TestWatchHasNoGaps(t *testing.T) {
 	if _, err := k.Put(ctx, "net1/end", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-read; err != nil {
-		t.Fatal(err)
+	select {
+	case err := <-read:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the last put did not reach the reader")
 	}
 	// What expires last is reported last.
 	for len(shown) > 0 && anyExpiring(t, k) {

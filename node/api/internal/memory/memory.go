@@ -384,7 +384,7 @@ func (k *keyspace) Watch(_ context.Context, prefix string, o *client.WatchOption
 		}
 		w.at = num
 		if inc != fmt.Sprintf("%x", k.c.inc) {
-			w.at = k.last + 1 // no such change: a resync
+			w.lost = true
 		}
 	case o.UpdatesOnly:
 		w.queue = []client.Event{{Type: client.EventSynced, Cursor: w.cursor()}}
@@ -403,6 +403,7 @@ type watch struct {
 	// Protected by c.mu.
 	queue []client.Event
 	at    uint64 // number of the last change seen
+	lost  bool   // at is unknown: a resync is due
 }
 
 func (w *watch) cursor() client.Cursor {
@@ -410,7 +411,7 @@ func (w *watch) cursor() client.Cursor {
 }
 
 func (w *watch) snapshot() {
-	w.at = w.k.last
+	w.lost = false
 	for _, e := range w.k.sorted(w.prefix) {
 		w.queue = append(w.queue, client.Event{Type: client.EventPut, Entry: e})
 	}
@@ -430,7 +431,7 @@ func (w *watch) take() (*client.Event, <-chan struct{}, time.Duration) {
 			w.queue = w.queue[1:]
 			return &ev, nil, 0
 		}
-		if w.at > k.last || w.at+uint64(len(k.log)) < k.last {
+		if w.lost || w.at > k.last || w.at+uint64(len(k.log)) < k.last {
 			w.queue = append(w.queue, client.Event{Type: client.EventResync})
 			w.snapshot()
 			continue
