@@ -118,7 +118,7 @@ type Write struct {
 
 // Put removes every cell of (w.Key, w.Path) held here, hidden and provisional
 // ones included, and adds one. It returns the ops to be spread, in order: one,
-// unless more than MaxRemoves cells are removed. Value is kept, not copied.
+// unless more than MaxRemoves cells are removed. Key, path and value are copied.
 func (r *Replica) Put(w Write) ([]*Op, error) {
 	switch {
 	case len(w.Key) == 0 || len(w.Key) > MaxKeyBytes:
@@ -147,9 +147,10 @@ func (r *Replica) Put(w Write) ([]*Op, error) {
 		removes = DotsOf(dots...)
 	}
 	d := r.nextDot()
-	one.op = Op{Dot: d, Key: w.Key, HLC: w.HLC, Removes: removes, Cell: &Cell{
+	cell := Cell{
 		Key: w.Key, Path: w.Path, Kind: w.Kind, Flags: w.Flags, Dot: d, HLC: w.HLC, Expires: w.Expires, Value: w.Value,
-	}}
+	}.pack()
+	one.op = Op{Dot: d, Key: cell.Key, HLC: w.HLC, Removes: removes, Cell: cell}
 	r.Apply(&one.op)
 	return append(ops, &one.op), nil
 }

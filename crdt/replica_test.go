@@ -1,13 +1,16 @@
 package crdt
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"pgregory.net/rapid"
 )
@@ -448,4 +451,35 @@ func TestMapCellsAgainstMap(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A put cell is a copy, whatever its size, and shares nothing with the caller.
+func TestPutCopies(t *testing.T) {
+	for n := range 300 {
+		r := NewReplica(State{Inc: 1, Cells: NewMapCells(), Clock: NewClock()})
+		key, path, value := []byte(strings.Repeat("k", 1+n/3)), []byte(strings.Repeat("p", n/5)), bytes.Repeat([]byte("v"), n)
+		w := Write{Key: unsafe.String(&key[0], len(key)), Path: string(path), Kind: KindMap, Value: value, Expires: 7, HLC: 9, Flags: FlagEphemeral}
+		want := Cell{Key: string(key), Path: string(path), Kind: KindMap, Value: bytes.Clone(value), Expires: 7, HLC: 9, Flags: FlagEphemeral, Dot: Dot{1, 1}}
+		ops, err := r.Put(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range key {
+			key[i] = 'x'
+		}
+		for i := range value {
+			value[i] = 'x'
+		}
+		got := *ops[0].Cell
+		if got.Key != want.Key || ops[0].Key != want.Key || got.Path != want.Path || !bytes.Equal(got.Value, want.Value) {
+			t.Fatalf("%d bytes: got %+v, want %+v", n, got, want)
+		}
+		got.Value, want.Value = nil, nil
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%d bytes: got %+v, want %+v", n, got, want)
+		}
+		if cap(ops[0].Cell.Value) != len(ops[0].Cell.Value) {
+			t.Fatalf("%d bytes: an append to the value would write behind it", n)
+		}
+	}
 }

@@ -14,17 +14,18 @@ type change struct {
 	key        string
 	prev, next *crdt.Cell
 	why        crdt.Visibility // why nothing is shown any more; Shown if it was removed
+	bytes      int32           // set by append, so that dropping the change does not touch its cells
 }
 
-func (c change) bytes() int64 {
-	n := int64(len(c.key)) + 64
+func (c change) size() int32 {
+	n := len(c.key) + 64
 	if c.prev != nil {
-		n += int64(len(c.prev.Value))
+		n += len(c.prev.Value)
 	}
 	if c.next != nil {
-		n += int64(len(c.next.Value))
+		n += len(c.next.Value)
 	}
-	return n
+	return int32(n)
 }
 
 // changeLog is the newest changes of one keyspace at one node, numbered from 1
@@ -49,10 +50,11 @@ func (l *changeLog) append(c change) {
 			l.dropOldest()
 		}
 	}
+	c.bytes = c.size()
 	l.ring[(l.start+l.count)&(len(l.ring)-1)] = c
 	l.count++
 	l.last++
-	l.bytes += c.bytes()
+	l.bytes += int64(c.bytes)
 	for l.bytes > maxLogBytes && l.count > 1 {
 		l.dropOldest()
 	}
@@ -67,7 +69,7 @@ func (l *changeLog) grow() {
 }
 
 func (l *changeLog) dropOldest() {
-	l.bytes -= l.ring[l.start].bytes()
+	l.bytes -= int64(l.ring[l.start].bytes)
 	l.ring[l.start] = change{}
 	l.start = (l.start + 1) & (len(l.ring) - 1)
 	l.count--

@@ -15,10 +15,10 @@ import (
 // crdt.Cells. Everything but newest and siblings belongs to the owner of the
 // replica.
 type index struct {
-	newest   *xsync.Map[string, *crdt.Cell]   // per key, the highest cell
+	newest   *table                           // per key, the highest cell
 	siblings *xsync.Map[string, []*crdt.Cell] // the other cells, of keys that have more than one
 	crowded  atomic.Int64                     // keys in siblings
-	dots     map[crdt.Dot]*crdt.Cell
+	dots     *dotIndex
 	keys     *btree.Map[string, struct{}] // a key that has a cell
 	bytes    atomic.Int64                 // of keys, paths and values
 	len      atomic.Int64
@@ -26,9 +26,9 @@ type index struct {
 
 func newIndex() *index {
 	return &index{
-		newest:   xsync.NewMap[string, *crdt.Cell](),
+		newest:   newTable(),
 		siblings: xsync.NewMap[string, []*crdt.Cell](),
-		dots:     make(map[crdt.Dot]*crdt.Cell),
+		dots:     newDotIndex(),
 		keys:     btree.NewMap[string, struct{}](64),
 	}
 }
@@ -37,8 +37,7 @@ func cellBytes(c *crdt.Cell) int64 { return int64(len(c.Key) + len(c.Path) + len
 
 // top is the highest live cell of key, or nil. Safe for concurrent use.
 func (x *index) top(key string) *crdt.Cell {
-	c, _ := x.newest.Load(key)
-	return c
+	return x.newest.Load(key)
 }
 
 // others are the live cells of key but the highest. Safe for concurrent use.
@@ -67,8 +66,8 @@ func (x *index) setOthers(key string, n int, rest []*crdt.Cell) {
 // all is every live cell of key, the highest first. Safe for concurrent use:
 // each returned cell was live at some moment of the call.
 func (x *index) all(key string) []*crdt.Cell {
-	top, ok := x.newest.Load(key)
-	if !ok {
+	top := x.newest.Load(key)
+	if top == nil {
 		return nil
 	}
 	rest := x.others(key)
@@ -86,20 +85,20 @@ func (x *index) all(key string) []*crdt.Cell {
 func (x *index) ByKey(key string) []*crdt.Cell { return x.all(key) }
 
 // ByDot implements crdt.Cells.
-func (x *index) ByDot(d crdt.Dot) *crdt.Cell { return x.dots[d] }
+func (x *index) ByDot(d crdt.Dot) *crdt.Cell { return x.dots.get(d) }
 
 // Len implements crdt.Cells; safe for concurrent use.
 func (x *index) Len() int { return int(x.len.Load()) }
 
 // Add implements crdt.Cells.
 func (x *index) Add(c *crdt.Cell) {
-	x.dots[c.Dot] = c
+	x.dots.add(c)
 	x.bytes.Add(cellBytes(c))
 	x.len.Add(1)
-	top, ok := x.newest.Load(c.Key)
-	if !ok {
+	top := x.newest.Load(c.Key)
+	if top == nil {
 		x.keys.Set(c.Key, struct{}{})
-		x.newest.Store(c.Key, c)
+		x.newest.Store(c)
 		return
 	}
 	rest := x.others(c.Key)
@@ -108,15 +107,15 @@ func (x *index) Add(c *crdt.Cell) {
 	}
 	i, _ := slices.BinarySearchFunc(rest, c, func(a, b *crdt.Cell) int { return b.Compare(a) })
 	x.setOthers(c.Key, len(rest), slices.Insert(slices.Clone(rest), i, c))
-	x.newest.Store(top.Key, top)
+	x.newest.Store(top)
 }
 
 // Remove implements crdt.Cells.
 func (x *index) Remove(c *crdt.Cell) {
-	delete(x.dots, c.Dot)
+	x.dots.remove(c)
 	x.bytes.Add(-cellBytes(c))
 	x.len.Add(-1)
-	top, _ := x.newest.Load(c.Key)
+	top := x.newest.Load(c.Key)
 	rest := x.others(c.Key)
 	n := len(rest)
 	if n == 0 {
@@ -125,7 +124,7 @@ func (x *index) Remove(c *crdt.Cell) {
 		return
 	}
 	if top.Dot == c.Dot {
-		x.newest.Store(c.Key, rest[0])
+		x.newest.Store(rest[0])
 		rest = rest[1:]
 	} else {
 		rest = slices.DeleteFunc(slices.Clone(rest), func(s *crdt.Cell) bool { return s.Dot == c.Dot })
@@ -140,8 +139,8 @@ func (x *index) Replace(old, c *crdt.Cell) {
 		x.Remove(old)
 		return
 	}
-	delete(x.dots, old.Dot)
-	x.dots[c.Dot] = c
+	x.dots.remove(old)
+	x.dots.add(c)
 	x.bytes.Add(cellBytes(c) - cellBytes(old))
-	x.newest.Store(c.Key, c)
+	x.newest.Store(c)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/meshkv/meshkv/client"
@@ -25,7 +24,7 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	if o != nil {
 		opts = *o
 	}
-	w := crdt.Write{Key: key, Kind: crdt.KindRegister}
+	w := crdt.Write{Key: key, Kind: crdt.KindRegister, Value: value}
 	switch {
 	case opts.IfAbsent || !opts.IfVersion.IsZero():
 		return client.Version{}, fmt.Errorf("%w: %s is eventual and cannot decide a condition for all nodes", client.ErrNeedsStrong, k.name)
@@ -40,7 +39,6 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	if err := k.admit(ctx); err != nil {
 		return client.Version{}, err
 	}
-	w.Value = slices.Clone(value)
 	if opts.Ephemeral {
 		w.Flags |= crdt.FlagEphemeral
 	}
