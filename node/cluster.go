@@ -28,6 +28,25 @@ func (n *Node) Keyspace(_ context.Context, name string) (client.Keyspace, error)
 	return ks, nil
 }
 
+// Lookup is the keyspace of that name, if this node holds it; unlike Keyspace it
+// makes none. client.ErrNotFound if there is none.
+func (n *Node) Lookup(name string) (client.Keyspace, error) {
+	if ks := n.find(name); ks != nil {
+		return ks, nil
+	}
+	if err := checkKeyspaceName(name); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("keyspace %s: %w", name, client.ErrNotFound)
+}
+
+func checkKeyspaceName(name string) error {
+	if !keyspaceName.MatchString(name) {
+		return fmt.Errorf("%w: keyspace name %q: use 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit", client.ErrBadRequest, name)
+	}
+	return nil
+}
+
 // find is the keyspace of that name, or nil.
 func (n *Node) find(name string) *keyspace.Keyspace {
 	ks, _ := n.keyspaces.Load(name)
@@ -39,8 +58,8 @@ func (n *Node) open(name string) (*keyspace.Keyspace, error) {
 	if ks := n.find(name); ks != nil {
 		return ks, nil
 	}
-	if !keyspaceName.MatchString(name) {
-		return nil, fmt.Errorf("%w: keyspace name %q: use 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit", client.ErrBadRequest, name)
+	if err := checkKeyspaceName(name); err != nil {
+		return nil, err
 	}
 	n.linkMu.Lock()
 	defer n.linkMu.Unlock()
