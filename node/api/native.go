@@ -262,8 +262,23 @@ func (c *nativeConn) worker(ctx context.Context, j job) {
 		select {
 		case j = <-c.work:
 		case <-c.gone:
+			c.giveBack()
 			return
 		}
+	}
+}
+
+// giveBack lets go of a request that nobody will carry out. A worker counts
+// itself idle before it waits, so the reader may hand it a request and then end
+// while the worker is on its way to the select, which may choose gone. No more
+// than one request is left for each worker that ends: start takes an idle one
+// for each, and the reader hands on none after gone is closed.
+func (c *nativeConn) giveBack() {
+	select {
+	case j := <-c.work:
+		c.finish(j)
+		c.replied()
+	default:
 	}
 }
 

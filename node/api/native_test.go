@@ -569,3 +569,30 @@ func counter(t testing.TB, reg *prometheus.Registry, name, label, value string) 
 	}
 	return sum
 }
+
+// A worker that has counted itself idle is handed a request, and the connection
+// ends before it waits: whichever case its select chooses, the bytes of the
+// request are given back.
+func TestRequestOfEndedConnection(t *testing.T) {
+	s := NewServer(memory.New(7), Options{})
+	for range 100 {
+		c := &nativeConn{
+			server: s,
+			sender: wire.NewSender(),
+			active: make(map[uint64]*activeRequest),
+			work:   make(chan job, maxIdleWorkers),
+			gone:   make(chan struct{}),
+		}
+		c.inflight, c.replies = 2, 2
+		s.inflightBytes.Add(1000)
+		c.work <- job{req: wire.Request{ID: 2, Type: wire.Put, Keyspace: "k", Key: "a"}, bytes: 1000}
+		close(c.gone)
+		c.worker(t.Context(), job{req: wire.Request{ID: 1, Type: wire.Digest, Keyspace: "k"}})
+		if c.inflight != 0 || c.replies != 0 {
+			t.Fatalf("in flight %d, without reply %d; want 0", c.inflight, c.replies)
+		}
+	}
+	if n := s.inflightBytes.Load(); n != 0 {
+		t.Errorf("%d bytes are in flight for ever", n)
+	}
+}
