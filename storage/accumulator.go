@@ -82,6 +82,8 @@ type gathered struct {
 	removed []crdt.Dot
 	clock   []ClockEntry
 	clockAt map[crdt.Inc]int // index into clock; nil while clock is short
+	taken   []uint64         // parallel to clock: the round that took the entry
+	round   uint64           // of add
 	pending map[crdt.Dot]bool
 	doomed  map[crdt.Dot]bool // scratch of cancel: removed dots that may have been added here
 	padd    []crdt.Dot
@@ -92,9 +94,11 @@ func (g *gathered) idle() bool {
 	return len(g.added)+len(g.removed)+len(g.clock)+len(g.pending) == 0
 }
 
-// add takes in one Changes and returns its size in bytes.
+// add takes in one Changes and returns by how many bytes more wait now, which is
+// below zero if an entry of the clock is replaced by a smaller one.
 func (g *gathered) add(ch *crdt.Changes, clock *crdt.Clock) int64 {
 	var bytes int64
+	g.round++
 	for _, c := range ch.Added {
 		g.added = append(g.added, c)
 		bytes += int64(len(c.Key)+len(c.Path)+len(c.Value)) + cellCost
@@ -104,9 +108,7 @@ func (g *gathered) add(ch *crdt.Changes, clock *crdt.Clock) int64 {
 		bytes += dotCost
 	}
 	for _, inc := range ch.Clock {
-		e := clock.Entry(inc)
-		g.setClock(ClockEntry{inc, e})
-		bytes += entryCost + int64(len(e.Islands))*dotCost
+		bytes += g.takeEntry(inc, clock)
 	}
 	if len(ch.PendingAdded)+len(ch.PendingDiscarded) > 0 {
 		bytes += g.addPending(ch)
@@ -117,29 +119,54 @@ func (g *gathered) add(ch *crdt.Changes, clock *crdt.Clock) int64 {
 // shortClock is up to how many entries are searched one by one.
 const shortClock = 8
 
-func (g *gathered) setClock(e ClockEntry) {
-	if g.clockAt == nil {
-		for i := len(g.clock) - 1; i >= 0; i-- {
-			if g.clock[i].Inc == e.Inc {
-				g.clock[i] = e
-				return
-			}
-		}
-		g.clock = append(g.clock, e)
-		if len(g.clock) > shortClock {
-			g.clockAt = make(map[crdt.Inc]int, 4*shortClock)
-			for i, have := range g.clock {
-				g.clockAt[have.Inc] = i
-			}
-		}
-		return
+// takeEntry takes the entry of inc, once in each round however often the Changes
+// names it, and returns by how much what waits has grown. An entry that an
+// earlier round of this batch took is overwritten: only the latest is written.
+func (g *gathered) takeEntry(inc crdt.Inc, clock *crdt.Clock) int64 {
+	i := g.clockIndex(inc)
+	if i < 0 {
+		e := ClockEntry{inc, clock.Entry(inc)}
+		g.appendEntry(e)
+		return entrySize(e.Entry)
 	}
-	if i, ok := g.clockAt[e.Inc]; ok {
-		g.clock[i] = e
-		return
+	if g.taken[i] == g.round {
+		return 0
 	}
-	g.clockAt[e.Inc] = len(g.clock)
-	g.clock = append(g.clock, e)
+	g.taken[i] = g.round
+	old := entrySize(g.clock[i].Entry)
+	g.clock[i].Entry = clock.Entry(inc)
+	return entrySize(g.clock[i].Entry) - old
+}
+
+func entrySize(e crdt.Entry) int64 { return entryCost + int64(len(e.Islands))*dotCost }
+
+// clockIndex is where the entry of inc is in clock, or -1.
+func (g *gathered) clockIndex(inc crdt.Inc) int {
+	if g.clockAt != nil {
+		if i, ok := g.clockAt[inc]; ok {
+			return i
+		}
+		return -1
+	}
+	for i := len(g.clock) - 1; i >= 0; i-- {
+		if g.clock[i].Inc == inc {
+			return i
+		}
+	}
+	return -1
+}
+
+func (g *gathered) appendEntry(e ClockEntry) {
+	g.clock, g.taken = append(g.clock, e), append(g.taken, g.round)
+	switch {
+	case g.clockAt != nil:
+		g.clockAt[e.Inc] = len(g.clock) - 1
+	case len(g.clock) > shortClock:
+		g.clockAt = make(map[crdt.Inc]int, 4*shortClock)
+		for i, have := range g.clock {
+			g.clockAt[have.Inc] = i
+		}
+	}
 }
 
 // addPending applies the added dots before the discarded ones: a replica never
@@ -246,7 +273,7 @@ func (g *gathered) reset() {
 	clear(g.clock)
 	clear(g.pending)
 	clear(g.doomed)
-	g.added, g.removed, g.clock, g.clockAt = g.added[:0], g.removed[:0], g.clock[:0], nil
+	g.added, g.removed, g.clock, g.clockAt, g.taken = g.added[:0], g.removed[:0], g.clock[:0], nil, g.taken[:0]
 }
 
 // first notes that something was gathered and reports whether it is the first

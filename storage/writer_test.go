@@ -372,3 +372,59 @@ func TestWriterCancels(t *testing.T) {
 		t.Fatalf("got %v and %v", ks.Put, ks.Drop)
 	}
 }
+
+// What waits of a clock is its latest entries, however often they changed.
+func TestBacklogCountsAnEntryOnce(t *testing.T) {
+	const entry, island = 32, 16 // entryCost and dotCost
+	clock := crdt.NewClock()
+	clock.Add(crdt.Span{Inc: 1, Lo: 1, Hi: 1})
+	for seq := uint64(3); seq <= 2001; seq += 2 {
+		clock.Add(crdt.Span{Inc: 1, Lo: seq, Hi: seq})
+	}
+	for inc := crdt.Inc(2); inc <= 30; inc++ { // more than are searched one by one
+		clock.Add(crdt.Span{Inc: inc, Lo: 1, Hi: 1})
+	}
+	s := newSlow(t, 0)
+	w := storage.NewWriter(s, nil)
+	backlogAfter := func(incs ...crdt.Inc) int64 {
+		t.Helper()
+		if _, err := w.Append("ks", &crdt.Changes{Clock: incs}, clock); err != nil {
+			t.Fatal(err)
+		}
+		bytes, _ := w.Backlog()
+		return bytes
+	}
+	check := func(what string, got, want int64) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: a backlog of %d bytes, want %d", what, got, want)
+		}
+	}
+	check("repeated", backlogAfter(slices.Repeat([]crdt.Inc{1, 2}, 1000)...), 2*entry+1000*island)
+	check("again in the batch", backlogAfter(1, 2, 1), 2*entry+1000*island)
+	for seq := uint64(2); seq < 1001; seq += 2 {
+		clock.Add(crdt.Span{Inc: 1, Lo: seq, Hi: seq})
+	}
+	check("smaller", backlogAfter(1), 2*entry+500*island)
+	all := clock.Incs()
+	check("many", backlogAfter(slices.Concat(all, all)...), 30*entry+500*island)
+	check("many again", backlogAfter(slices.Concat(all, all)...), 30*entry+500*island)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if bytes, _ := w.Backlog(); bytes != 0 {
+		t.Errorf("a backlog of %d bytes after the commit", bytes)
+	}
+	got := s.committed()[0].Keyspaces[0].Clock
+	if len(got) != 30 {
+		t.Fatalf("%d entries, want 30", len(got))
+	}
+	for _, e := range got {
+		want := clock.Entry(e.Inc)
+		if e.Entry.Prefix != want.Prefix || len(e.Entry.Islands) != len(want.Islands) {
+			t.Errorf("incarnation %d: not the latest entry", e.Inc)
+		}
+	}
+}
