@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/meshkv/meshkv/client"
@@ -25,4 +26,32 @@ func TestConformanceOverAPI(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	})
+}
+
+// Reading a keyspace over the API does not make it, and its digest is that of a
+// keyspace without any write.
+func TestReadsOverAPIMakeNoKeyspace(t *testing.T) {
+	n := start(t, node.Config{Name: "n1", HTTP: "127.0.0.1:0"})
+	c, err := client.Dial(t.Context(), n.APIAddr(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ks, err := c.Keyspace(t.Context(), "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ks.Get(t.Context(), "a", nil); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Get: got %v", err)
+	}
+	got, err := ks.Digest(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := n.Keyspaces(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("Keyspaces: got %+v, %v; want none", list, err)
+	}
+	if want := digest(t, n, "none"); got != want {
+		t.Errorf("Digest: got %+v, want %+v", got, want)
+	}
 }

@@ -105,19 +105,11 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 	case wire.Leave:
 		reply.Type = wire.Done
 		return c.server.leave(ctx)
-	case wire.Put, wire.Get, wire.Delete, wire.List, wire.Info, wire.Digest:
+	case wire.Put:
 		ks, err := backend.Keyspace(ctx, r.Keyspace)
 		if err != nil {
 			return err
 		}
-		return executeOn(ctx, ks, r, reply)
-	}
-	return fmt.Errorf("%w: this node does not know requests of %v", client.ErrBadRequest, r.Type)
-}
-
-func executeOn(ctx context.Context, ks client.Keyspace, r *wire.Request, reply *wire.Reply) error {
-	switch r.Type {
-	case wire.Put:
 		v, err := ks.Put(ctx, r.Key, r.Value, &client.PutOptions{
 			TTL:       r.TTL,
 			Ephemeral: r.Flags.Has(wire.Ephemeral),
@@ -127,6 +119,18 @@ func executeOn(ctx context.Context, ks client.Keyspace, r *wire.Request, reply *
 		})
 		reply.Type, reply.Version = wire.Written, wireVersion(v)
 		return err
+	case wire.Get, wire.Delete, wire.List, wire.Info, wire.Digest:
+		ks, err := c.server.contents(r.Keyspace)
+		if err != nil {
+			return err
+		}
+		return executeOn(ctx, ks, r, reply)
+	}
+	return fmt.Errorf("%w: this node does not know requests of %v", client.ErrBadRequest, r.Type)
+}
+
+func executeOn(ctx context.Context, ks contents, r *wire.Request, reply *wire.Reply) error {
+	switch r.Type {
 	case wire.Delete:
 		d, err := ks.Delete(ctx, r.Key, &client.DeleteOptions{Durable: r.Flags.Has(wire.Durable)})
 		reply.Type, reply.Version, reply.Deleted = wire.Written, wireVersion(d.Version), d.Deleted

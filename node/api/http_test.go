@@ -172,6 +172,48 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// Nothing but a put or a watch makes a keyspace: a reader that asks for names
+// that nobody uses does not use up the bound of the cluster.
+func TestReadsMakeNoKeyspace(t *testing.T) {
+	const zeros = "000000000000000000000000"
+	for _, tt := range []struct {
+		name, method, target string
+		status               int
+		want                 string
+	}{
+		{"get", "GET", "/v1/kv/none/a", 404, `"code":"not_found"`},
+		{"get of no key", "GET", "/v1/kv/none/" + strings.Repeat("k", 1025), 400, `1025`},
+		{"get linearizable", "GET", "/v1/kv/none/a?consistency=linearizable", 412, `"code":"needs_strong"`},
+		{"get after", "GET", "/v1/kv/none/a?after=5-1&timeout=20ms", 503, `"code":"not_caught_up"`},
+		{"get after nonsense", "GET", "/v1/kv/none/a?after=zz", 400, `"code":"bad_request"`},
+		{"delete", "DELETE", "/v1/kv/none/a", 200, `{"deleted":false,"version":"","token":""}`},
+		{"delete of no key", "DELETE", "/v1/kv/none/" + strings.Repeat("k", 1025), 400, `1025`},
+		{"keys", "GET", "/v1/keys/none", 200, ""},
+		{"digest", "GET", "/v1/digest/none", 200, `{"keyspace":"none","digest":"` + zeros + `","clock":"` + zeros + `","entries":0}`},
+		{"keyspace", "GET", "/v1/keyspaces/none", 404, `no keyspace none`},
+		{"get in no keyspace name", "GET", "/v1/kv/UPPER/a", 400, `[a-z0-9]`},
+		{"delete in no keyspace name", "DELETE", "/v1/kv/UPPER/a", 400, `[a-z0-9]`},
+		{"keys of no keyspace name", "GET", "/v1/keys/UPPER", 400, `[a-z0-9]`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := memory.New(5)
+			_, addr := start(t, b, Options{})
+			resp, body := exchange(t, addr, tt.method, tt.target, "")
+			if resp.StatusCode != tt.status || !strings.Contains(body, tt.want) || tt.name == "keys" && body != "" {
+				t.Errorf("got %d %s, want %d %s", resp.StatusCode, body, tt.status, tt.want)
+			}
+			wantNoKeyspace(t, b)
+		})
+	}
+}
+
+func wantNoKeyspace(t *testing.T, b *memory.Cluster) {
+	t.Helper()
+	if list, err := b.Keyspaces(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("Keyspaces: got %+v, %v; want none", list, err)
+	}
+}
+
 func TestGetHeaders(t *testing.T) {
 	b := memory.New(5)
 	fill(t, b)

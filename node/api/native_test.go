@@ -596,3 +596,54 @@ func TestRequestOfEndedConnection(t *testing.T) {
 		t.Errorf("%d bytes are in flight for ever", n)
 	}
 }
+
+func TestReadsOverNativeMakeNoKeyspace(t *testing.T) {
+	b := memory.New(5)
+	_, addr := start(t, b, Options{})
+	k, err := dial(t, addr, nil).Keyspace(t.Context(), "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Get(t.Context(), "a", nil); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Get: got %v", err)
+	}
+	if d, err := k.Delete(t.Context(), "a", nil); err != nil || d != (client.Deletion{}) {
+		t.Errorf("Delete: got %+v, %v", d, err)
+	}
+	for e, err := range k.List(t.Context(), "", nil) {
+		t.Errorf("List: got %+v, %v", e, err)
+	}
+	if _, err := k.Info(t.Context()); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("Info: got %v", err)
+	}
+	if d, err := k.Digest(t.Context()); err != nil || d.Keyspace != "none" || d.Digest != emptyDigest || d.Clock != emptyDigest || d.Entries != 0 {
+		t.Errorf("Digest: got %+v, %v", d, err)
+	}
+	wantNoKeyspace(t, b)
+}
+
+// A token names a write in a keyspace that has not come here yet.
+func TestGetAfterWaitsForKeyspace(t *testing.T) {
+	b := memory.New(5)
+	_, addr := start(t, b, Options{})
+	k, err := dial(t, addr, nil).Keyspace(t.Context(), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan error, 1)
+	go func() {
+		e, err := k.Get(t.Context(), "a", &client.GetOptions{After: "5-1"})
+		if err == nil && string(e.Value) != "v" {
+			err = fmt.Errorf("value %q", e.Value)
+		}
+		got <- err
+	}()
+	time.Sleep(3 * absentInterval) // either order is right; this one is the rarer
+	made, _ := b.Keyspace(t.Context(), "k")
+	if _, err := made.Put(t.Context(), "a", []byte("v"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err != nil {
+		t.Errorf("Get: %v", err)
+	}
+}

@@ -12,7 +12,7 @@ const pageBytes = 256 << 10
 
 // takePage collects entries of a list until pageBytes or o.Limit, and reports
 // whether the list may go on after the last of them.
-func takePage(ctx context.Context, ks client.Keyspace, prefix string, o client.ListOptions) ([]client.Entry, bool, error) {
+func takePage(ctx context.Context, ks contents, prefix string, o client.ListOptions) ([]client.Entry, bool, error) {
 	var entries []client.Entry
 	size := 0
 	for e, err := range ks.List(ctx, prefix, &o) {

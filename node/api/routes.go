@@ -104,7 +104,7 @@ func (s *Server) getKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if err := q.finish(); err != nil {
 		return err
 	}
-	ks, err := s.backend.Keyspace(ctx, c.keyspace)
+	ks, err := s.contents(c.keyspace)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (s *Server) deleteKey(ctx context.Context, w http.ResponseWriter, _ *http.R
 	if err := q.finish(); err != nil {
 		return err
 	}
-	ks, err := s.backend.Keyspace(ctx, c.keyspace)
+	ks, err := s.contents(c.keyspace)
 	if err != nil {
 		return err
 	}
@@ -159,7 +159,7 @@ func (s *Server) listKeys(ctx context.Context, w http.ResponseWriter, _ *http.Re
 	if err := q.finish(); err != nil {
 		return err
 	}
-	ks, err := s.backend.Keyspace(ctx, c.keyspace)
+	ks, err := s.contents(c.keyspace)
 	if err != nil {
 		return err
 	}
@@ -194,18 +194,18 @@ func (s *Server) listKeys(ctx context.Context, w http.ResponseWriter, _ *http.Re
 }
 
 func (s *Server) getDigest(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
-	return onKeyspace(ctx, s, w, c, q, client.Keyspace.Digest)
+	return onKeyspace(ctx, s, w, c, q, contents.Digest)
 }
 
 func (s *Server) getInfo(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
-	return onKeyspace(ctx, s, w, c, q, client.Keyspace.Info)
+	return onKeyspace(ctx, s, w, c, q, contents.Info)
 }
 
-func onKeyspace[T any](ctx context.Context, s *Server, w http.ResponseWriter, c *call, q *query, ask func(client.Keyspace, context.Context) (T, error)) error {
+func onKeyspace[T any](ctx context.Context, s *Server, w http.ResponseWriter, c *call, q *query, ask func(contents, context.Context) (T, error)) error {
 	if err := q.finish(); err != nil {
 		return err
 	}
-	ks, err := s.backend.Keyspace(ctx, c.keyspace)
+	ks, err := s.contents(c.keyspace)
 	if err != nil {
 		return err
 	}

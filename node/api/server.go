@@ -18,6 +18,10 @@ import (
 // A Backend is the node that is served.
 type Backend interface {
 	client.Cluster
+	// Lookup is the keyspace of that name if the node holds it; unlike Keyspace
+	// it makes none. client.ErrNotFound if there is none, client.ErrBadRequest
+	// if the name is invalid. It is asked by every read and must be cheap.
+	Lookup(name string) (client.Keyspace, error)
 	// NotReady says what the readiness of the node waits for; empty when it is
 	// ready. It is asked often and must be cheap.
 	NotReady() []string

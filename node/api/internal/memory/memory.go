@@ -81,10 +81,17 @@ func (c *Cluster) NotReady() []string {
 	return slices.Clone(c.notReady)
 }
 
+func checkName(name string) error {
+	if name == "" || len(name) > 63 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" || strings.Contains("._-", name[:1]) {
+		return fmt.Errorf("%w: keyspace %q is not [a-z0-9][a-z0-9._-]{0,62}", client.ErrBadRequest, name)
+	}
+	return nil
+}
+
 // Keyspace implements client.Cluster.
 func (c *Cluster) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
-	if name == "" || len(name) > 63 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789._-") != "" || strings.Contains("._-", name[:1]) {
-		return nil, fmt.Errorf("%w: keyspace %q is not [a-z0-9][a-z0-9._-]{0,62}", client.ErrBadRequest, name)
+	if err := checkName(name); err != nil {
+		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,6 +101,19 @@ func (c *Cluster) Keyspace(_ context.Context, name string) (client.Keyspace, err
 		c.keyspaces[name] = k
 	}
 	return k, nil
+}
+
+// Lookup implements api.Backend.
+func (c *Cluster) Lookup(name string) (client.Keyspace, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := c.keyspaces[name]; k != nil {
+		return k, nil
+	}
+	return nil, fmt.Errorf("keyspace %s: %w", name, client.ErrNotFound)
 }
 
 // Keyspaces implements client.Cluster.
