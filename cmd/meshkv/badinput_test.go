@@ -74,7 +74,7 @@ func TestBadInput(t *testing.T) {
 		{"missing node", []string{"diff", "net", "host-1", "host-9", "--addr", running.http}, nil, codeNotFound, "host-9"},
 		{"no node there", []string{"get", "net/a", "--addr", freePort(t)}, nil, codeUnavailable, "--addr"},
 		{"never ready", []string{"wait", "--addr", freePort(t), "--timeout", "300ms"}, nil, codeTimeout, "not reachable"},
-		{"never synced", []string{"wait", "--synced", "none", "--addr", running.http, "--timeout", "3s"}, nil, codeTimeout, "none"},
+		{"never synced", []string{"wait", "--synced", "none", "--addr", running.http, "--timeout", "3s"}, nil, codeTimeout, "waiting for: keyspace none does not exist yet"},
 		{"no data directory", []string{"agent"}, nil, codeUsage, "--data-dir"},
 		{"bad durability", agentArgs("--durability", "maybe"), nil, codeUsage, "maybe"},
 		{"bad name", agentArgs("--name", "a b"), nil, codeUsage, "a b"},

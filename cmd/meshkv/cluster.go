@@ -222,7 +222,7 @@ func (a *app) lookSynced(ctx context.Context, c client.Cluster, st client.Status
 		return oneLine(err.Error()), nil
 	}
 	if i := slices.IndexFunc(st.Keyspaces, func(k client.KeyspaceStatus) bool { return k.Name == keyspace }); i < 0 {
-		return fmt.Sprintf("%s does not have keyspace %s", st.Name, keyspace), nil
+		return fmt.Sprintf("keyspace %s does not exist yet", keyspace), nil
 	} else if st.Keyspaces[i].Diverged {
 		return fmt.Sprintf("a peer of %s has other contents", st.Name), nil
 	}
