@@ -15,14 +15,15 @@ import (
 // can win the display among siblings and nothing else.
 const MaxClockDrift = 5 * time.Second
 
-// boundAhead is how far ahead of the clock the persisted bound is set.
-const boundAhead = time.Minute
+// boundAhead is how far ahead of the clock the persisted bound is set. A node
+// that crashed continues at the bound, so this must be less than MaxClockDrift,
+// or its peers would take it for a clock that is wrong.
+const boundAhead = 4 * time.Second
 
 // A Clock issues the HLC values of one node. Safe for concurrent use.
 type Clock struct {
 	last  atomic.Uint64
 	bound atomic.Uint64 // persisted: nothing above it is issued
-	ahead atomic.Uint64
 }
 
 // NewClock continues after the persisted bound: no value that was issued before
@@ -45,13 +46,18 @@ func (c *Clock) Now(now time.Time) crdt.HLC {
 	}
 }
 
-// Bound is the persisted upper bound of what may be issued.
-func (c *Clock) Bound() crdt.HLC { return crdt.HLC(c.bound.Load()) }
+// next is the value that would be issued at wall time now.
+func (c *Clock) next(now time.Time) crdt.HLC { return c.Last().Next(now.UnixMilli()) }
 
-// Extend persists a bound a minute ahead of the clock. Until it returns the old
-// one holds.
+// Covered reports whether the next value is within the persisted bound.
+func (c *Clock) Covered(now time.Time) bool { return uint64(c.next(now)) <= c.bound.Load() }
+
+// Extend persists a bound ahead of the next value. Until it returns the old one
+// holds.
 func (c *Clock) Extend(ctx context.Context, w *storage.Writer) error {
-	bound := crdt.HLCAt(max(time.Now().UnixMilli(), c.Last().WallMs()) + boundAhead.Milliseconds())
+	now := time.Now()
+	// Not boundAhead beyond the last value, or quick restarts would add up.
+	bound := max(crdt.HLCAt(now.Add(boundAhead).UnixMilli()), c.next(now)+crdt.HLCAt(100))
 	if err := w.Wait(ctx, w.Bound(bound)); err != nil {
 		return fmt.Errorf("persist the clock's bound: %w", err)
 	}
@@ -63,9 +69,13 @@ func (c *Clock) Extend(ctx context.Context, w *storage.Writer) error {
 	}
 }
 
-// ExtendDue reports whether less than half of the promised time is left.
+// ExtendDue reports whether little of the promised time is left, and something
+// was issued in it. An idle node writes nothing; its next write waits for the
+// disk once.
 func (c *Clock) ExtendDue(now time.Time) bool {
-	return c.Bound() < crdt.HLCAt(now.Add(boundAhead/2).UnixMilli())
+	left := crdt.HLC(c.bound.Load()).WallMs() - c.next(now).WallMs()
+	used := now.UnixMilli() - c.Last().WallMs()
+	return left < boundAhead.Milliseconds()/2 && used < boundAhead.Milliseconds()
 }
 
 // Last is the newest value issued or observed.
@@ -74,8 +84,7 @@ func (c *Clock) Last() crdt.HLC { return crdt.HLC(c.last.Load()) }
 // Observe takes note of a remote value, unless it is too far ahead.
 func (c *Clock) Observe(now time.Time, h crdt.HLC) {
 	if h.WallMs() > now.Add(MaxClockDrift).UnixMilli() {
-		c.ahead.Add(1)
-		return
+		return // the replicator counts it
 	}
 	for {
 		last := c.last.Load()
@@ -84,6 +93,3 @@ func (c *Clock) Observe(now time.Time, h crdt.HLC) {
 		}
 	}
 }
-
-// Ahead is how many remote values were too far ahead.
-func (c *Clock) Ahead() uint64 { return c.ahead.Load() }

@@ -85,6 +85,11 @@ func Open(name string, env *Env, st storage.KeyspaceState, now time.Time) *Keysp
 	if clock == nil {
 		clock = crdt.NewClock()
 	}
+	for _, inc := range clock.Incs() {
+		if clock.Entry(inc).Closed {
+			env.Owners.Set(inc, Owner{Name: env.Owners.Name(inc), State: crdt.OwnerClosed})
+		}
+	}
 	nowMs := now.UnixMilli()
 	for _, c := range st.Cells {
 		k.index.Add(c)

@@ -73,6 +73,7 @@ func TestRefusals(t *testing.T) {
 			_, err := k.Put(ctx, "k", nil, &client.PutOptions{IfVersion: client.Version{Seq: 1}})
 			return err
 		}, client.ErrNeedsStrong},
+		{"durable in memory", func() error { _, err := k.Put(ctx, "k", nil, &client.PutOptions{Durable: true}); return err }, client.ErrBadRequest},
 		{"negative ttl", func() error { _, err := k.Put(ctx, "k", nil, &client.PutOptions{TTL: -1}); return err }, client.ErrBadRequest},
 		{"linearizable", func() error { _, err := k.Get(ctx, "k", &client.GetOptions{Linearizable: true}); return err }, client.ErrNeedsStrong},
 		{"get long key", func() error { _, err := k.Get(ctx, strings.Repeat("k", 1025), nil); return err }, client.ErrBadRequest},
@@ -327,6 +328,95 @@ func TestListPagesInOrder(t *testing.T) {
 	if got := list(&client.ListOptions{After: "z"}); len(got) != 0 {
 		t.Errorf("after a key beyond the prefix: got %v", got)
 	}
+}
+
+// Steady writes do not put off the end of the snapshot.
+func TestSyncedUnderSteadyWrites(t *testing.T) {
+	k := openEmpty(testEnv())
+	put(t, k, "a", "v", nil)
+	w, err := k.Watch(t.Context(), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	for range 10 {
+		if next(t, w).Type == client.EventSynced {
+			return
+		}
+		put(t, k, "b", "v", nil)
+	}
+	t.Error("no synced event while writes go on")
+}
+
+func TestCursorOfAnotherKeyspace(t *testing.T) {
+	env := testEnv()
+	a, b := openEmpty(env), Open("other", env, storage.KeyspaceState{}, time.Now())
+	put(t, a, "k", "v", nil)
+	put(t, b, "k", "v", nil)
+	w, err := a.Watch(t.Context(), "", &client.WatchOptions{UpdatesOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	wb, err := b.Watch(t.Context(), "", &client.WatchOptions{From: next(t, w).Cursor})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wb.Close()
+	if ev := next(t, wb); ev.Type != client.EventResync {
+		t.Errorf("got %+v, want a resync", ev)
+	}
+}
+
+// A cell of an incarnation that was closed before the cell arrived is collected.
+func TestClosedBeforeItsCellArrives(t *testing.T) {
+	env := testEnv()
+	other := crdt.Inc(2 << 22)
+	k := openEmpty(env)
+	env.Owners.Set(other, Owner{Name: "n2", State: crdt.OwnerClosed})
+	k.CloseInc(time.Now(), other) // it never wrote here, as far as is known
+	clock := crdt.NewClock()
+	clock.Add(crdt.Span{Inc: other, Lo: 1, Hi: 1})
+	late := Open("ks", env, storage.KeyspaceState{Cells: []*crdt.Cell{ephemeral(other, 1, "k")}, Clock: clock}, time.Now())
+	if _, err := late.Get(t.Context(), "k", nil); !errors.Is(err, client.ErrNotFound) {
+		t.Errorf("shown: %v", err)
+	}
+	late.Tick(time.Now())
+	if late.index.Len() != 0 {
+		t.Errorf("%d cells left", late.index.Len())
+	}
+}
+
+// Restarts do not drive the clock ahead of the wall.
+func TestClockStaysNearTheWall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storage.OpenMemory()
+		for range 20 {
+			state, err := store.Load(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := storage.NewWriter(store, nil)
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- w.Run(ctx) }()
+			c := NewClock(state.HLCBound)
+			if err := c.Extend(ctx, w); err != nil {
+				t.Fatal(err)
+			}
+			h := c.Now(time.Now())
+			if !c.Covered(time.Now()) || h <= state.HLCBound && state.HLCBound != 0 {
+				t.Fatalf("issued %v after the bound %v", h, state.HLCBound)
+			}
+			if ahead := h.WallMs() - time.Now().UnixMilli(); ahead >= MaxClockDrift.Milliseconds()+20*100 {
+				t.Fatalf("%d ms ahead of the wall clock", ahead)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // A map that is kept by a watch equals the store, whatever happens while the

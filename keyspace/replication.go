@@ -68,11 +68,14 @@ func (k *Keyspace) expire(now time.Time) {
 	for _, c := range expired {
 		k.hide(c, crdt.HiddenExpired)
 	}
+	if len(collect) == 0 {
+		return
+	}
+	chosen := k.chosen()
 	var dots []crdt.Dot
 	for _, c := range collect {
-		owner := k.env.Owners.Get(c.Dot.Inc)
 		switch {
-		case c.Dot.Inc == k.env.Inc, owner.State == crdt.OwnerClosed && k.chosen():
+		case c.Dot.Inc == k.env.Inc, chosen && k.env.Owners.Get(c.Dot.Inc).State == crdt.OwnerClosed:
 			dots = append(dots, c.Dot)
 		default: // its origin's to collect, or the chosen member's
 			k.life.again(c, nowMs+collectAfter.Milliseconds())
@@ -94,7 +97,10 @@ func (k *Keyspace) hide(c *crdt.Cell, v crdt.Visibility) {
 func (k *Keyspace) OwnerChanged(now time.Time, inc crdt.Inc) {
 	k.drive(now, func() {
 		for _, c := range k.life.ownedBy(inc) {
-			k.hide(c, crdt.Visible(c, now.UnixMilli(), k.ownerOf(c)))
+			// Expired is for ever, though now may be a little before the tick that found it.
+			if k.life.hidden[c.Dot] != crdt.HiddenExpired {
+				k.hide(c, crdt.Visible(c, now.UnixMilli(), k.ownerOf(c)))
+			}
 		}
 	})
 }
@@ -107,23 +113,28 @@ func (k *Keyspace) CloseInc(now time.Time, inc crdt.Inc) {
 			return // it never wrote here: nothing to close, and no entry to keep
 		}
 		k.rep.CloseInc(inc)
-		for _, c := range k.life.ownedBy(inc) {
-			k.hide(c, crdt.Visible(c, now.UnixMilli(), crdt.OwnerClosed))
-		}
 		k.sweep(now)
 	})
 }
 
-// sweep collects the ephemeral cells of closed incarnations.
+// sweep hides the ephemeral cells of closed incarnations, and collects them if
+// that falls to this node. Such cells may arrive long after the closing, whose
+// bit this keyspace may not have yet.
 func (k *Keyspace) sweep(now time.Time) {
+	clock := k.rep.Replica().Clock()
 	var dots []crdt.Dot
 	for inc := range k.life.byOwner {
-		if k.rep.Replica().Clock().Entry(inc).Closed {
+		if k.env.Owners.Get(inc).State == crdt.OwnerClosed {
+			k.rep.CloseInc(inc)
+		}
+		if clock.Entry(inc).Closed {
 			for _, c := range k.life.ownedBy(inc) {
+				k.hide(c, crdt.HiddenOwnerClosed)
 				dots = append(dots, c.Dot)
 			}
 		}
 	}
+	slices.SortFunc(dots, crdt.Dot.Compare)
 	if len(dots) > 0 && k.chosen() {
 		k.remove(now, dots)
 	}
@@ -153,6 +164,13 @@ func (k *Keyspace) Throttle(ctx context.Context) error {
 // Reconcile asks for a session with peer.
 func (k *Keyspace) Reconcile(now time.Time, peer gossip.PeerID) {
 	k.drive(now, func() { k.rep.Reconcile(now, peer) })
+}
+
+// Queued reports whether ops wait to be sent to a peer.
+func (k *Keyspace) Queued() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.ContainsFunc(k.rep.Links(), func(l gossip.LinkStats) bool { return l.QueuedOps > 0 })
 }
 
 // SetRTT tells the replicator how far away a peer is.

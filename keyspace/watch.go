@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/crdt"
 )
@@ -61,12 +62,12 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 	w.next = k.log.last + 1
 	switch {
 	case opts.From != "":
-		inc, n, err := parseCursor(opts.From)
+		origin, n, err := parseCursor(opts.From)
 		if err != nil {
 			return nil, err
 		}
 		w.phase = phaseResync
-		if inc == k.env.Inc && n <= k.log.last && n+1 >= k.log.oldest() {
+		if origin == k.logID() && n <= k.log.last && n+1 >= k.log.oldest() {
 			w.phase, w.next = phaseChanges, n+1
 		}
 	case opts.UpdatesOnly:
@@ -78,20 +79,25 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 	return w, nil
 }
 
-// A cursor is the incarnation of the node, since changes are numbered anew at
-// each start, and the number of a change.
-func (w *watch) cursor(n uint64) client.Cursor {
-	return client.Cursor(w.k.env.Inc.String() + "-" + strconv.FormatUint(n, 10))
+// logID tells this log from those of other nodes, earlier starts and other
+// keyspaces.
+func (k *Keyspace) logID() uint64 {
+	return xxhash.Sum64String(k.env.Inc.String() + k.name)
 }
 
-func parseCursor(c client.Cursor) (crdt.Inc, uint64, error) {
-	incText, nText, _ := strings.Cut(string(c), "-")
-	inc, err1 := strconv.ParseUint(incText, 16, 64)
+// A cursor is the log and the number of a change in it.
+func (w *watch) cursor(n uint64) client.Cursor {
+	return client.Cursor(fmt.Sprintf("%016x-%d", w.k.logID(), n))
+}
+
+func parseCursor(c client.Cursor) (log, n uint64, err error) {
+	logText, nText, _ := strings.Cut(string(c), "-")
+	log, err1 := strconv.ParseUint(logText, 16, 64)
 	n, err2 := strconv.ParseUint(nText, 10, 64)
 	if err1 != nil || err2 != nil {
 		return 0, 0, fmt.Errorf("%w: cursor %q is not one that a watch gave", client.ErrBadRequest, c)
 	}
-	return crdt.Inc(inc), n, nil
+	return log, n, nil
 }
 
 // Next implements client.Watch.
@@ -154,16 +160,17 @@ func (w *watch) fill() (changed <-chan struct{}, err error) {
 		w.phase, w.from, w.next = phaseSnapshot, w.prefix, k.log.last+1
 		return nil, nil
 	}
-	caughtUp := w.read()
-	switch {
-	case !caughtUp || len(w.buf) > 0 && w.phase != phaseSnapshot:
+	switch caughtUp := w.read(); {
+	case !caughtUp:
 		return nil, nil
 	case w.phase == phaseSnapshot:
 		w.page()
 		return nil, nil
-	case w.phase == phaseSynced:
+	case w.phase == phaseSynced: // behind what was just read, or steady writes would put it off for ever
 		w.buf = append(w.buf, client.Event{Type: client.EventSynced, Cursor: w.cursor(w.next - 1)})
 		w.phase = phaseChanges
+		return nil, nil
+	case len(w.buf) > 0:
 		return nil, nil
 	}
 	return k.awaitChange(), nil

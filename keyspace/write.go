@@ -83,8 +83,7 @@ func (k *Keyspace) admit(ctx context.Context) error {
 	if k.env.Writer.Overloaded() {
 		return fmt.Errorf("%w: the disk is too slow for the writes", client.ErrOverloaded)
 	}
-	if h := crdt.HLCAt(time.Now().UnixMilli()); h > k.env.Clock.Bound() {
-		// The wall clock jumped ahead of what was promised to the disk.
+	if !k.env.Clock.Covered(time.Now()) { // after a pause, or a jump of the wall clock
 		return k.env.Clock.Extend(ctx, k.env.Writer)
 	}
 	return nil
@@ -93,6 +92,9 @@ func (k *Keyspace) admit(ctx context.Context) error {
 // write runs one local change under the mutex and then, if asked, waits until
 // it is on disk.
 func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, change func(crdt.HLC) error) error {
+	if durable && k.env.Writer == nil {
+		return fmt.Errorf("%w: this node keeps nothing on disk, so nothing can be durable", client.ErrBadRequest)
+	}
 	k.mu.Lock()
 	if k.done {
 		k.mu.Unlock()
@@ -109,7 +111,8 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 		return fmt.Errorf("%w: %w", client.ErrBadRequest, err)
 	}
 	if after.err != nil {
-		return fmt.Errorf("persist: %w", after.err)
+		// It is in memory and spreading; only the disk is in doubt.
+		return fmt.Errorf("%w: not on disk: %w", client.ErrUnknownOutcome, after.err)
 	}
 	k.issued.Add(1)
 	if (durable || k.env.Sync) && k.env.Writer != nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -146,9 +147,14 @@ func memberStatus(s mesh.Status) client.MemberStatus {
 // bound to itself is hidden everywhere, for ever.
 func (n *Node) Leave(ctx context.Context) error {
 	n.draining.Store(true)
-	if err := n.mesh.Leave(ctx); err != nil {
-		return fmt.Errorf("leave: %w", err)
+	err := n.mesh.Leave(ctx)
+	if errors.Is(err, mesh.ErrNotRunning) && !n.stopping() {
+		n.draining.Store(false)
+		return fmt.Errorf("%w: the node is still starting, or has ended: %w", client.ErrUnavailable, err)
 	}
-	n.cancel(errStopped)
+	n.cancel(errStopped) // the others may have been told: it cannot stay
+	if err != nil {
+		return fmt.Errorf("leave: the others may take it for failed: %w", err)
+	}
 	return nil
 }

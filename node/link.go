@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -65,6 +66,14 @@ func (p *peer) take() map[string]struct{} {
 	return p.spare
 }
 
+// takeInto adds the keyspaces marked since the last call of take or takeInto.
+func (p *peer) takeInto(dirty map[string]struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	maps.Copy(dirty, p.dirty)
+	clear(p.dirty)
+}
+
 // serve moves frames until the link breaks, a peer misbehaves, or ctx ends. It
 // leaves no goroutine behind and closes the link.
 func (n *Node) serve(ctx context.Context, p *peer) error {
@@ -107,8 +116,18 @@ func (n *Node) send(ctx context.Context, p *peer) error {
 					return fmt.Errorf("write frame: %w", err)
 				}
 			}
+			p.takeInto(dirty) // or a busy keyspace would keep out those marked since
 		}
 	}
+}
+
+// splitFrame is the keyspace's name and the payload.
+func splitFrame(frame []byte) (name string, payload []byte, err error) {
+	if len(frame) == 0 || len(frame) < 1+int(frame[0]) {
+		return "", nil, fmt.Errorf("%w: %d bytes without a keyspace", errFrame, len(frame))
+	}
+	end := 1 + int(frame[0])
+	return string(frame[1:end]), frame[end:], nil
 }
 
 // receive hands frames to their keyspaces. While too much waits for the disk it
@@ -121,11 +140,11 @@ func (n *Node) receive(ctx context.Context, p *peer) error {
 			return fmt.Errorf("read frame: %w", err)
 		}
 		buf = frame[:0]
-		if len(frame) == 0 || len(frame) < 1+int(frame[0]) {
+		name, payload, err := splitFrame(frame)
+		if err != nil {
 			n.drops.add("malformed frame")
-			return fmt.Errorf("%w: frame of %d bytes has no keyspace", errFrame, len(frame))
+			return err
 		}
-		name, payload := string(frame[1:1+frame[0]]), frame[1+frame[0]:]
 		ks, err := n.open(name)
 		if err != nil {
 			n.drops.add("frame for a keyspace that cannot be opened")
@@ -167,6 +186,10 @@ func (n *Node) runLink(ctx context.Context, link *mesh.Link) {
 	// A second link to the same peer takes the place of the first, whose
 	// goroutines end before the keyspaces hear of the new one.
 	n.linkMu.Lock()
+	if link.Err() != nil { // a newer one has replaced it already
+		n.linkMu.Unlock()
+		return
+	}
 	if old, ok := n.peers.Load(p.id); ok {
 		old.link.Close()
 		ended := n.ended[p.id]

@@ -36,12 +36,14 @@ func (n *Node) observe(m mesh.Member) {
 	}
 	now := time.Now()
 	for _, old := range n.owners.Named(m.Name) {
-		switch {
-		case old < inc: // superseded by the node's own next incarnation
+		if old > inc && n.owners.Get(old).State == crdt.OwnerAlive {
+			return // late news of a former one, which was closed when this one came
+		}
+		if old != inc {
+			// Superseded by the node's next incarnation. As a rule that is the higher
+			// one; but one that lives now, while the higher one does not, is the next,
+			// with a clock that was set back.
 			n.close(now, old, m.Name)
-		case old > inc:
-			n.close(now, inc, m.Name) // late news of a former one
-			return
 		}
 	}
 	switch m.Status {

@@ -48,7 +48,7 @@ func newCollector(n *Node) *collector {
 		storeLag:     d("store_lag_seconds", "Age of the oldest change that is not on disk yet."),
 		storeCommits: d("store_commits_total", "Batches committed."),
 		drops:        d("drops_total", "Items dropped, by reason.", "reason"),
-		clockAhead:   d("clock_far_ahead_total", "Writes whose clock was more than 5s ahead of ours."),
+		clockAhead:   d("clock_far_ahead_total", "Writes whose clock was more than 5s ahead of ours.", "keyspace"),
 	}
 }
 
@@ -84,6 +84,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		count(c.sessions, float64(s.SessionsLost), name, "lost")
 		count(c.sessionBytes, float64(s.SessionBytesSent), name)
 		count(c.cellsDropped, float64(s.CellsDropped), name)
+		count(c.clockAhead, float64(s.OpsFarAhead), name)
 	}
 	var sent, received int64
 	for _, p := range n.allPeers() {
@@ -111,5 +112,4 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, k := range n.drops.snapshot() {
 		count(c.drops, float64(k), reason)
 	}
-	count(c.clockAhead, float64(n.clock.Ahead()))
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -36,6 +37,7 @@ var (
 const (
 	tickEvery    = 50 * time.Millisecond
 	drainTimeout = 5 * time.Second // for API calls in flight, at Stop
+	flushTimeout = time.Second     // for peers to take the newest changes, at Stop
 )
 
 // A Node is one running node. It implements client.Cluster. Safe for
@@ -70,6 +72,7 @@ type Node struct {
 	closed   []crdt.Inc // learned from clocks, not yet told to all keyspaces
 	closedC  chan struct{}
 
+	stopC  <-chan struct{} // closed when the node is to end
 	cancel context.CancelCauseFunc
 	done   chan struct{} // closed when everything has ended
 	err    error         // why; set before done is closed
@@ -148,9 +151,11 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Zone:      cfg.Zone,
 		Roles:     cfg.Roles,
 		APIAddr:   n.APIAddr(),
-		ReapAfter: cfg.ReapAfter,
-		Network:   cfg.Network,
-		Logger:    n.log,
+		// After a restart the members known before are dialed besides the seeds.
+		SnapshotPath: n.membersPath(),
+		ReapAfter:    cfg.ReapAfter,
+		Network:      cfg.Network,
+		Logger:       n.log,
 	}); err != nil {
 		return nil, bindError("mesh", "--bind", cfg.Bind, err)
 	}
@@ -233,55 +238,110 @@ func bindError(what, flag, addr string, err error) error {
 // run starts the goroutines of the node. The node ends, as a whole, with the
 // first of them that fails.
 func (n *Node) run() {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	n.cancel = cancel
+	stop, cancel := context.WithCancelCause(context.Background())
+	n.stopC, n.cancel = stop.Done(), cancel
+	// In the order in which they end: the API, the network, the writer.
+	netCtx, stopNet := context.WithCancel(context.Background())
 	writerCtx, stopWriter := context.WithCancel(context.Background())
-	var wg, writers sync.WaitGroup
+	var network, writers sync.WaitGroup
 	if n.writer != nil {
 		writers.Go(func() {
 			if err := n.writer.Run(writerCtx); err != nil {
 				cancel(fmt.Errorf("%w: %w", ErrDataDir, err))
 			}
 		})
+		network.Go(func() { n.extendClock(netCtx) })
 	}
-	wg.Go(func() {
-		if err := n.mesh.Run(ctx); err != nil && ctx.Err() == nil {
+	network.Go(func() {
+		if err := n.mesh.Run(netCtx); err != nil && netCtx.Err() == nil {
 			cancel(fmt.Errorf("mesh: %w", err))
 		}
 	})
-	wg.Go(func() { n.links(ctx) })
-	wg.Go(func() { n.membership(ctx) })
-	wg.Go(func() { n.tick(ctx) })
+	network.Go(func() { n.links(netCtx) })
+	network.Go(func() { n.membership(netCtx) })
+	network.Go(func() { n.tick(netCtx) })
 	if n.api != nil {
-		wg.Go(func() {
-			if err := n.api.Serve(n.apiLn); err != nil && ctx.Err() == nil {
+		network.Go(func() {
+			if err := n.api.Serve(n.apiLn); err != nil && stop.Err() == nil {
 				cancel(fmt.Errorf("API: %w", err))
 			}
 		})
 	}
 	go func() {
-		<-ctx.Done()
-		n.draining.Store(true)
-		if n.api != nil {
-			drain, stop := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
-			if err := n.api.Shutdown(drain); err != nil {
-				n.log.Warn("API calls were cut off", "err", err)
-			}
-			stop()
-		}
-		for _, ks := range n.sorted() {
-			ks.Close()
-		}
-		wg.Wait()
+		<-stop.Done()
+		n.drain()
+		stopNet()
+		network.Wait()
 		stopWriter() // flushes what is left
 		writers.Wait()
 		err := n.store.Close()
-		if cause := context.Cause(ctx); !errors.Is(cause, errStopped) {
+		if cause := context.Cause(stop); !errors.Is(cause, errStopped) {
 			err = cause
 		}
 		n.err = err
 		close(n.done)
 	}()
+}
+
+// drain ends the API and the keyspaces, and gives what was acknowledged a moment
+// to reach the peers: a node in memory has nowhere else to leave it.
+func (n *Node) drain() {
+	n.draining.Store(true)
+	if n.api != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		if err := n.api.Shutdown(ctx); err != nil {
+			n.log.Warn("API calls were cut off", "err", err)
+		}
+		cancel()
+	}
+	n.linkMu.Lock() // no keyspace is opened from here on
+	all := n.sorted()
+	n.linkMu.Unlock()
+	for _, ks := range all {
+		ks.Close()
+	}
+	limit := time.NewTimer(flushTimeout)
+	defer limit.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for slices.ContainsFunc(all, (*keyspace.Keyspace).Queued) {
+		select {
+		case <-limit.C:
+			n.log.Warn("stopped before all peers had taken the newest changes")
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// stopping reports whether the node has begun to end.
+func (n *Node) stopping() bool {
+	select {
+	case <-n.stopC:
+		return true
+	default:
+		return false
+	}
+}
+
+// extendClock keeps the persisted bound of the clock ahead of what is issued.
+func (n *Node) extendClock(ctx context.Context) {
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			if !n.clock.ExtendDue(now) {
+				continue
+			}
+			if err := n.clock.Extend(ctx, n.writer); err != nil && ctx.Err() == nil {
+				n.cancel(fmt.Errorf("%w: %w", ErrDataDir, err))
+				return
+			}
+		}
+	}
 }
 
 // errStopped is the cause of a Stop.
@@ -291,6 +351,7 @@ var errStopped = errors.New("stopped")
 func (n *Node) tick(ctx context.Context) {
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
+	var measured time.Time // when the replicators last heard of round trips
 	for {
 		select {
 		case <-ctx.Done():
@@ -302,10 +363,12 @@ func (n *Node) tick(ctx context.Context) {
 			for _, ks := range n.sorted() {
 				ks.Tick(now)
 			}
-			if n.writer != nil && n.clock.ExtendDue(now) {
-				if err := n.clock.Extend(ctx, n.writer); err != nil && ctx.Err() == nil {
-					n.cancel(fmt.Errorf("%w: %w", ErrDataDir, err))
-					return
+			if now.Sub(measured) >= time.Second {
+				measured = now
+				for _, p := range n.allPeers() {
+					for _, ks := range n.sorted() {
+						ks.SetRTT(p.id, p.link.RTT())
+					}
 				}
 			}
 		}
@@ -350,6 +413,14 @@ func (n *Node) APIAddr() string {
 
 func peerID(name string, inc crdt.Inc) gossip.PeerID {
 	return gossip.PeerID(name + "/" + inc.String())
+}
+
+// membersPath is the file of known members; empty if nothing is kept on disk.
+func (n *Node) membersPath() string {
+	if n.writer == nil {
+		return ""
+	}
+	return filepath.Join(n.cfg.DataDir, "members")
 }
 
 // supersede closes the incarnation that this node had before, if the directory

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/gossip"
+	"github.com/meshkv/meshkv/keyspace"
 )
 
 // drops counts what was dropped, by reason. The reasons are constants of the
@@ -97,6 +98,13 @@ func (n *Node) Status(ctx context.Context) (client.Status, error) {
 	for _, ks := range n.sorted() {
 		st := ks.Status()
 		s.Keyspaces = append(s.Keyspaces, st)
+		gs := ks.Stats()
+		if gs.OpsFarAhead > 0 {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("keyspace %s: %d writes came from a clock that is more than %s ahead of ours", st.Name, gs.OpsFarAhead, keyspace.MaxClockDrift))
+		}
+		if gs.FuseHeld > 0 {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("keyspace %s: a reconciliation that would drop %d cells waits for a second verdict", st.Name, gs.FuseHeld))
+		}
 		if st.Diverged {
 			s.Warnings = append(s.Warnings, "keyspace "+st.Name+" differs from a peer's")
 		}
@@ -113,9 +121,6 @@ func (n *Node) Status(ctx context.Context) (client.Status, error) {
 			RecvBytes: uint64(p.link.RecvBytes()),
 			Queued:    queued[p.id],
 		})
-	}
-	if ahead := n.clock.Ahead(); ahead > 0 {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("%d writes came from a clock that is more than 5s ahead of ours", ahead))
 	}
 	if n.writer != nil {
 		st := n.store.Stats()

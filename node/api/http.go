@@ -1,12 +1,14 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -237,11 +239,25 @@ func errorBody(code, message string) errorJSON {
 	return e
 }
 
-// writeJSON answers 200. What fails now is the connection, which is the
-// client's loss.
+// writeJSON answers 200.
 func writeJSON(w http.ResponseWriter, v any) error {
-	w.Header().Set("Content-Type", "application/json")
-	return jsonLine(w, v)
+	var body bytes.Buffer
+	if err := jsonLine(&body, v); err != nil {
+		return err
+	}
+	return writeBody(w, "application/json", body.Bytes())
+}
+
+// writeBody answers 200; to HEAD with the same header and no body. What fails
+// now is the connection, which is the client's loss.
+func writeBody(w http.ResponseWriter, contentType string, body []byte) error {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if _, err := w.Write(body); err != nil {
+		return errStreamed{err}
+	}
+	return nil
 }
 
 func (s *Server) serveLive(w http.ResponseWriter, _ *http.Request) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -226,6 +227,44 @@ func TestGetHeaders(t *testing.T) {
 		if got := resp.Header.Get(name); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
+	}
+}
+
+// HEAD has the header of GET, is counted as answered, and leaves the connection
+// in order for the next request.
+func TestHead(t *testing.T) {
+	b := memory.New(5)
+	fill(t, b)
+	reg := prometheus.NewRegistry()
+	_, addr := start(t, b, Options{Registry: reg})
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.SetDeadline(time.Now().Add(10 * time.Second))
+	r := bufio.NewReader(nc)
+	request := func(method, path, accept string) *http.Response {
+		t.Helper()
+		fmt.Fprintf(nc, "%s %s HTTP/1.1\r\nHost: x\r\nAccept: %s\r\n\r\n", method, path, accept)
+		resp, err := http.ReadResponse(r, &http.Request{Method: method})
+		if err != nil {
+			t.Fatalf("%s %s: %v", method, path, err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Header.Del("Date")
+		return resp
+	}
+	for _, accept := range []string{"*/*", "application/json"} {
+		for _, path := range []string{"/v1/kv/k/a", "/v1/kv/k/empty", "/v1/kv/k/none"} {
+			get, head := request("GET", path, accept), request("HEAD", path, accept)
+			if head.StatusCode != get.StatusCode || get.StatusCode == 200 && fmt.Sprint(head.Header) != fmt.Sprint(get.Header) {
+				t.Errorf("HEAD %s as %s: got %d %v, want %d %v", path, accept, head.StatusCode, head.Header, get.StatusCode, get.Header)
+			}
+		}
+	}
+	if got := counter(t, reg, "meshkv_api_requests_total", "code", "internal"); got != 0 {
+		t.Errorf("internal faults counted: got %v, want 0", got)
 	}
 }
 

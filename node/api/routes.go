@@ -120,13 +120,8 @@ func (s *Server) getKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if o.Siblings || accepts(r, "application/json") {
 		return writeJSON(w, e)
 	}
-	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Length", strconv.Itoa(len(e.Value)))
 	h.Set("X-Content-Type-Options", "nosniff")
-	if _, err := w.Write(e.Value); err != nil {
-		return errStreamed{err}
-	}
-	return nil
+	return writeBody(w, "application/octet-stream", e.Value)
 }
 
 func (s *Server) deleteKey(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
