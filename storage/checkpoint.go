@@ -3,6 +3,7 @@ package storage
 import (
 	"bytes"
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -23,6 +24,7 @@ type checkpoint struct {
 	enc     *crdt.Encoder
 	key     []byte
 	written uint64 // elements put or deleted
+	jammed  bool   // a transaction is open for ever; db must not be closed
 }
 
 // Bounds of one transaction of a checkpoint.
@@ -47,7 +49,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 			}
 		}
 	}
-	return c.db.Update(func(tx *bolt.Tx) error {
+	return c.update(func(tx *bolt.Tx) error {
 		for _, name := range names {
 			if err := c.writeRest(tx, name); err != nil {
 				return err
@@ -60,6 +62,40 @@ func (c *checkpoint) run(ctx context.Context) error {
 		}
 		return putPosition(tx.Bucket(bucketMeta), c.end)
 	})
+}
+
+// update is db.Update for pages that were damaged after they were verified: what
+// panics or faults fails as a DamageError. DB.Update itself will not do. When fn or
+// the commit panics it looks for the free pages of the whole file, in a goroutine
+// whose own panic over the same damage nobody can recover; Rollback does not.
+func (c *checkpoint) update(fn func(*bolt.Tx) error) error {
+	path := c.db.Path()
+	var tx *bolt.Tx
+	c.jammed = true // until bbolt has let go of its locks
+	err := guarded(path, func() (err error) {
+		tx, err = c.db.Begin(true)
+		c.jammed = err == nil
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = guarded(path, func() error {
+		if err := fn(tx); err != nil {
+			return err
+		}
+		return tx.Commit()
+	})
+	if err == nil {
+		c.jammed = false
+		return nil
+	}
+	undone := guarded(path, tx.Rollback)
+	if errors.Is(undone, bolt.ErrTxClosed) { // Commit has rolled back
+		undone = nil
+	}
+	c.jammed = undone != nil
+	return errors.Join(err, undone)
 }
 
 // keyspace is the bucket of a keyspace, made on first use, and its totals.
@@ -87,7 +123,7 @@ func keyspace(tx *bolt.Tx, name string) (*bolt.Bucket, totals, error) {
 // writeCells writes as many changes as fit one transaction and returns the rest.
 func (c *checkpoint) writeCells(name string, changes []cellChange) (rest []cellChange, err error) {
 	rest = changes
-	err = c.db.Update(func(tx *bolt.Tx) error {
+	err = c.update(func(tx *bolt.Tx) error {
 		ks, t, err := keyspace(tx, name)
 		if err != nil {
 			return err

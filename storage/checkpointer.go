@@ -56,6 +56,9 @@ func (s *disk) checkpoint(ctx context.Context) error {
 		return err
 	}
 	if err := c.run(ctx); err != nil {
+		s.mu.Lock()
+		s.jammed = c.jammed
+		s.mu.Unlock()
 		return err
 	}
 	s.mu.Lock()

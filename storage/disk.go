@@ -29,12 +29,15 @@ type disk struct {
 	// checkpoint, or a Load. It is taken before mu.
 	fileMu sync.Mutex
 
-	mu       sync.Mutex // protects the fields below
-	db       *bolt.DB   // nil before the first Load
-	oplog    *oplog     // nil before the first Load
-	dirty    *dirty
-	shrunk   chan struct{} // closed, and replaced, when segments were released
-	failed   error
+	mu     sync.Mutex // protects the fields below
+	db     *bolt.DB   // nil before the first Load
+	oplog  *oplog     // nil before the first Load
+	dirty  *dirty
+	shrunk chan struct{} // closed, and replaced, when segments were released
+	failed error
+	// jammed: damage of both meta pages left a transaction of db open, for which
+	// closing it would wait for ever. Its file stays open while the process lives.
+	jammed   bool
 	closed   bool
 	dataSize int64
 	last     time.Time // of the last commit
@@ -328,7 +331,7 @@ func (s *disk) Close() error {
 	if s.oplog != nil {
 		err = s.oplog.close()
 	}
-	if s.db != nil {
+	if s.db != nil && !s.jammed {
 		err = errors.Join(err, s.db.Close())
 	}
 	return errors.Join(err, s.lock.Close())

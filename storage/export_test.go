@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -56,6 +57,30 @@ func BreakCellFile(t *testing.T, s Store) {
 	t.Helper()
 	d := s.(*disk)
 	if err := d.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// DamageCellFile overwrites pages of the open bbolt file, from page first up to
+// page last, or to its end if last is below 0.
+func DamageCellFile(t *testing.T, s Store, first, last int) {
+	t.Helper()
+	db := s.(*disk).db
+	f, err := os.OpenFile(db.Path(), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := db.Info().PageSize
+	if last < 0 {
+		last = int(info.Size())/size - 1
+	}
+	junk := bytes.Repeat([]byte{0xA7}, (last-first+1)*size)
+	_, err = f.WriteAt(junk, int64(first*size))
+	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
 	}
 }

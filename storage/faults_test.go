@@ -250,3 +250,49 @@ func TestFailedCheckpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// Pages that are damaged while the store is open fail it at the next checkpoint,
+// and not the process.
+func TestDamageUnderCheckpoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, last int
+		jammed      bool // the process keeps bbolt's file locked
+	}{
+		"all but the meta pages": {first: 2, last: -1},
+		"the meta pages":         {first: 0, last: 1, jammed: true},
+		"everything":             {first: 0, last: -1, jammed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s := mustOpen(t, dir, &storage.Options{CheckpointIdle: -1})
+			mustLoad(t, s)
+			put(t, s, 1)
+			storage.Kick(s)
+			waitCheckpoints(t, s, 1)
+			storage.DamageCellFile(t, s, c.first, c.last)
+			deadline := time.Now().Add(20 * time.Second)
+			for seq := uint64(2); ; seq++ {
+				err := s.Commit(context.Background(), overwrite(seq))
+				if err != nil {
+					if !errors.Is(err, storage.ErrFailed) || !errors.Is(err, storage.ErrDamaged) {
+						t.Fatalf("got %v, want ErrFailed and ErrDamaged", err)
+					}
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("the damage is not noticed")
+				}
+				storage.Kick(s)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if c.jammed {
+				return
+			}
+			if _, err := loadDir(t, dir); !errors.Is(err, storage.ErrDamaged) {
+				t.Fatalf("load: got %v, want ErrDamaged", err)
+			}
+		})
+	}
+}
