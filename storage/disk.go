@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -74,7 +75,7 @@ func Open(dir string, o *Options) (Store, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir, s.opts.Files); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	var err error
@@ -82,6 +83,28 @@ func Open(dir string, o *Options) (Store, error) {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	return s, nil
+}
+
+// makeDir makes dir and what is missing above it. Each new directory is durable
+// before something is made in it: else a power loss could take away a whole store
+// whose commits were acknowledged.
+func makeDir(dir string, files Files) error {
+	var missing []string // deepest first
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); err == nil || !errors.Is(err, os.ErrNotExist) || d == filepath.Dir(d) {
+			break // what is wrong with it, if anything, Mkdir says
+		}
+		missing = append(missing, d)
+	}
+	for _, d := range slices.Backward(missing) {
+		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		if err := files.SyncDir(filepath.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return os.MkdirAll(dir, 0o700) // an error if it is there and no directory
 }
 
 // Load implements Store.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -54,6 +55,69 @@ func (f faultyFile) Sync() error {
 		return f.layer.sync(f.File)
 	}
 	return f.File.Sync()
+}
+
+// syncLog notes which directories were synced, and fails at one of them.
+type syncLog struct {
+	storage.Files
+	synced []string
+	fail   string
+}
+
+func (l *syncLog) SyncDir(dir string) error {
+	if dir == l.fail {
+		return errInjected
+	}
+	l.synced = append(l.synced, dir)
+	return l.Files.SyncDir(dir)
+}
+
+// The parents of new directories are synced from above, and no others.
+func TestOpenSyncsParents(t *testing.T) {
+	root := t.TempDir()
+	a := filepath.Join(root, "a")
+	dir := filepath.Join(a, "b", "c")
+	layer := &syncLog{Files: storage.MachineFiles(), fail: a}
+	if _, err := storage.Open(dir, &storage.Options{Files: layer}); !errors.Is(err, errInjected) {
+		t.Fatalf("got %v, want the injected error", err)
+	}
+	if err := os.Remove(filepath.Join(a, "b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(a); err != nil {
+		t.Fatal(err)
+	}
+	layer = &syncLog{Files: storage.MachineFiles()}
+	s := mustOpen(t, dir, &storage.Options{Files: layer})
+	if want := []string{root, a, filepath.Join(a, "b")}; !slices.Equal(layer.synced, want) {
+		t.Errorf("synced %q, want %q", layer.synced, want)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer.synced = nil
+	s = mustOpen(t, dir, &storage.Options{Files: layer})
+	if len(layer.synced) != 0 {
+		t.Errorf("synced %q for a directory that was there", layer.synced)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(root, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{file, filepath.Join(file, "x")} {
+		if _, err := storage.Open(bad, nil); err == nil {
+			t.Errorf("%s: opened", bad)
+		}
+	}
+	t.Chdir(root)
+	if s, err := storage.Open("rel/x", nil); err != nil {
+		t.Errorf("relative: %v", err)
+	} else if err := s.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestFailedWrites(t *testing.T) {
