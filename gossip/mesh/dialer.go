@@ -261,7 +261,7 @@ func (m *Mesh) answer(ctx context.Context, conn net.Conn) {
 }
 
 func (m *Mesh) refuse(conn net.Conn, code refusal, peer hello) {
-	m.count.linksRefused.Add(1)
+	m.count.refused(code)
 	m.cfg.Logger.Debug("link refused", "peer", peer.name, "addr", peer.addr, "reason", code.String())
 	conn.Write(appendRefusal(nil, refusedError{code: code, name: m.self.name}))
 }
@@ -275,7 +275,7 @@ func (m *Mesh) register(ctx context.Context, conn net.Conn, peer hello, dialed b
 	}
 	if verdict != accepted {
 		m.mu.Unlock()
-		m.count.linksRefused.Add(1)
+		m.count.refused(verdict)
 		conn.Close()
 		return nil, &refusedError{code: verdict, name: peer.name}
 	}

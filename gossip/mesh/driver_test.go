@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -360,5 +361,31 @@ func TestLongPartition(t *testing.T) {
 		if took > 4*time.Second {
 			t.Errorf("healed after %v", took)
 		}
+	}
+}
+
+// A hello of the far future is refused at either end, told why, and counted.
+func TestFutureRefused(t *testing.T) {
+	m, err := New(Config{Name: "a", Inc: 1, Bind: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	forged := hello{name: "b", inc: math.MaxUint64, addr: "127.0.0.1:1"}
+	dialed, _ := tcpPair(t)
+	var refused *refusedError
+	if _, err := m.register(t.Context(), dialed, forged, true); !errors.As(err, &refused) || refused.code != refusedFuture {
+		t.Errorf("dialed: got %v", err)
+	}
+	ours, theirs := tcpPair(t)
+	if _, err := theirs.Write(appendHello(nil, forged)[1:]); err != nil {
+		t.Fatal(err)
+	}
+	m.answer(t.Context(), ours)
+	if _, err := readHello(theirs); !errors.As(err, &refused) || refused.code != refusedFuture || refused.name != "a" {
+		t.Errorf("answered: got %v", err)
+	}
+	if s := m.Stats(); s.LinksFuture != 2 || s.LinksRefused != 2 || s.Links != 0 {
+		t.Errorf("counted %d of %d, %d links", s.LinksFuture, s.LinksRefused, s.Links)
 	}
 }

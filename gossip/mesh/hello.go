@@ -36,6 +36,7 @@ const (
 	refusedSuperseded // a newer incarnation of this name has a link
 	refusedDuplicate  // the preferred link exists
 	refusedClosing
+	refusedFuture // the other's incarnation is born too far ahead of our clock
 )
 
 func (c refusal) String() string {
@@ -54,6 +55,8 @@ func (c refusal) String() string {
 		return "there is a link already"
 	case refusedClosing:
 		return "shutting down"
+	case refusedFuture:
+		return "its incarnation is of the future: one of the two clocks is wrong"
 	default:
 		return fmt.Sprintf("code %d", uint8(c))
 	}

@@ -7,6 +7,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/meshkv/meshkv/crdt"
 )
 
 const (
@@ -19,6 +21,11 @@ const (
 	maxFormer    = 64
 	maxUnknown   = 256 // records of peers that have a link or had a claim, but no membership yet
 	maxResolved  = 8
+
+	// maxAhead is by how much a peer may be born ahead of the local clock. A greater incarnation
+	// supersedes a lesser one, so one of the far future, forged or of a wrong clock, would keep the
+	// processes of its name out until then.
+	maxAhead = 10 * time.Minute
 )
 
 // roster is what a node knows of the others, and decides whom to dial and to join, and which of
@@ -260,6 +267,8 @@ func (r *roster) offer(now time.Time, peer hello, dialed bool) refusal {
 		return refusedName
 	case r.left:
 		return refusedClosing
+	case crdt.Inc(peer.inc).BirthMs() > now.Add(maxAhead).UnixMilli():
+		return refusedFuture
 	}
 	rec := r.records[peer.name]
 	if rec == nil && len(r.records) >= maxUnknown && r.unknown() >= maxUnknown {

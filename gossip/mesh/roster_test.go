@@ -2,11 +2,13 @@ package mesh
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/meshkv/meshkv/crdt"
 	"pgregory.net/rapid"
 )
 
@@ -113,6 +115,37 @@ func TestRosterSupersedes(t *testing.T) {
 	}
 	r.linkUp(now, peer("a", 1), false)
 	expect(t, "a link to a dead self", kinds(r.tick(now, 9)), []string{"drop "})
+}
+
+func TestRosterRefusesTheFuture(t *testing.T) {
+	born := func(d time.Duration) uint64 { return uint64(crdt.NewInc(epoch.Add(d).UnixMilli(), 1<<22-1)) }
+	for name, c := range map[string]struct {
+		inc  uint64
+		want refusal
+	}{
+		"long ago":         {1, accepted},
+		"now":              {born(0), accepted},
+		"a clock ahead":    {born(maxAhead), accepted},
+		"too far ahead":    {born(maxAhead + time.Millisecond), refusedFuture},
+		"the last of all":  {math.MaxUint64, refusedFuture},
+		"a day of forgery": {born(24 * time.Hour), refusedFuture},
+	} {
+		r := testRoster("m", 5)
+		r.membership(epoch, member("a", 1, StatusAlive))
+		r.linkUp(epoch, peer("a", 1), false)
+		for _, dialed := range []bool{false, true} {
+			if got := r.offer(epoch, peer("a", c.inc), dialed); got != c.want && c.inc != 1 {
+				t.Errorf("%s, dialed %v: got %v, want %v", name, dialed, got, c.want)
+			}
+		}
+		if got := r.offer(epoch, peer("b", c.inc), false); got != c.want {
+			t.Errorf("%s, unknown: got %v, want %v", name, got, c.want)
+		}
+		// Its time comes.
+		if got := r.offer(epoch.Add(25*time.Hour), peer("b", c.inc), false); got != accepted && c.inc != math.MaxUint64 {
+			t.Errorf("%s, later: got %v", name, got)
+		}
+	}
 }
 
 func TestRosterDials(t *testing.T) {

@@ -11,6 +11,7 @@ type Stats struct {
 	Joins, JoinFailures  int64 // push/pulls that this package asked for
 	LinksMade, LinksLost int64
 	LinksRefused         int64 // by us, at HELLO
+	LinksFuture          int64 // of these: the incarnation is more than 10 min ahead of our clock
 	SentBytes, RecvBytes int64 // on links that have ended
 
 	StreamsUnknown   int64 // first byte neither ours nor memberlist's, or none in time
@@ -28,10 +29,19 @@ type Stats struct {
 type counters struct {
 	dials, dialFailures, joins, joinFailures           atomic.Int64
 	linksMade, linksLost, linksRefused, sent, received atomic.Int64
+	linksFuture                                        atomic.Int64
 	streamsUnknown, streamsOverLimit                   atomic.Int64
 	packetsUnknown, packetsOurs, packetsDropped        atomic.Int64
 	messagesOurs, nameConflicts, foreignMembers        atomic.Int64
 	warningsDropped                                    atomic.Int64
+}
+
+// refused counts a connection that this node does not take.
+func (c *counters) refused(code refusal) {
+	c.linksRefused.Add(1)
+	if code == refusedFuture {
+		c.linksFuture.Add(1)
+	}
 }
 
 func (c *counters) stats() Stats {
@@ -39,7 +49,8 @@ func (c *counters) stats() Stats {
 		Dials: c.dials.Load(), DialFailures: c.dialFailures.Load(),
 		Joins: c.joins.Load(), JoinFailures: c.joinFailures.Load(),
 		LinksMade: c.linksMade.Load(), LinksLost: c.linksLost.Load(), LinksRefused: c.linksRefused.Load(),
-		SentBytes: c.sent.Load(), RecvBytes: c.received.Load(),
+		LinksFuture: c.linksFuture.Load(),
+		SentBytes:   c.sent.Load(), RecvBytes: c.received.Load(),
 		StreamsUnknown: c.streamsUnknown.Load(), StreamsOverLimit: c.streamsOverLimit.Load(),
 		PacketsUnknown: c.packetsUnknown.Load(), PacketsOurs: c.packetsOurs.Load(), PacketsDropped: c.packetsDropped.Load(),
 		MessagesOurs: c.messagesOurs.Load(), NameConflicts: c.nameConflicts.Load(),
