@@ -26,10 +26,16 @@ func (e Entry) Contains(seq uint64) bool {
 	if seq <= e.Prefix {
 		return seq > 0
 	}
+	i := e.search(seq)
+	return i < len(e.Islands) && e.Islands[i].Lo <= seq
+}
+
+// search is the index of the first island that ends at seq or above.
+func (e Entry) search(seq uint64) int {
 	i, _ := slices.BinarySearchFunc(e.Islands, seq, func(iv Interval, seq uint64) int {
 		return cmp.Compare(iv.Hi, seq)
 	})
-	return i < len(e.Islands) && e.Islands[i].Lo <= seq
+	return i
 }
 
 // Max is the highest seq known, or 0.
@@ -38,6 +44,18 @@ func (e Entry) Max() uint64 {
 		return e.Islands[n-1].Hi
 	}
 	return e.Prefix
+}
+
+// Dots are the dots that are known, as those of inc.
+func (e Entry) Dots(inc Inc) Dots {
+	var s Dots
+	if e.Prefix > 0 {
+		s = append(s, Span{inc, 1, e.Prefix})
+	}
+	for _, is := range e.Islands {
+		s = append(s, Span{inc, is.Lo, is.Hi})
+	}
+	return s
 }
 
 // empty reports whether nothing is known.
@@ -54,9 +72,7 @@ func (e Entry) Covers(iv Interval) bool {
 		return true
 	}
 	lo := max(iv.Lo, e.Prefix+1)
-	i, _ := slices.BinarySearchFunc(e.Islands, lo, func(is Interval, lo uint64) int {
-		return cmp.Compare(is.Hi, lo)
-	})
+	i := e.search(lo)
 	return i < len(e.Islands) && e.Islands[i].Lo <= lo && iv.Hi <= e.Islands[i].Hi
 }
 
@@ -76,10 +92,7 @@ func (e Entry) with(iv Interval) Entry {
 		}
 		return e
 	}
-	i := 0
-	for i < len(e.Islands) && e.Islands[i].Hi < iv.Lo-1 {
-		i++
-	}
+	i := e.search(iv.Lo - 1)
 	j := i
 	for ; j < len(e.Islands) && e.Islands[j].Lo-1 <= iv.Hi; j++ {
 		iv.Lo, iv.Hi = min(iv.Lo, e.Islands[j].Lo), max(iv.Hi, e.Islands[j].Hi)
@@ -163,10 +176,7 @@ func (c *Clock) Missing(s Dots) Dots {
 			continue
 		}
 		lo := max(sp.Lo, e.Prefix+1)
-		for _, is := range e.Islands {
-			if is.Hi < lo {
-				continue
-			}
+		for _, is := range e.Islands[e.search(lo):] {
 			if is.Lo > sp.Hi {
 				break
 			}
@@ -190,6 +200,39 @@ func (c *Clock) Add(sp Span) (changed bool) {
 		return false
 	}
 	c.entries[sp.Inc] = e.with(iv)
+	return true
+}
+
+// AddAll makes the dots of s known and reports the incarnations of which any was
+// new, ascending. It is one pass for each incarnation, whatever the number of
+// spans.
+func (c *Clock) AddAll(s Dots) (changed []Inc) {
+	for len(s) > 0 {
+		inc, n := s[0].Inc, 1
+		for n < len(s) && s[n].Inc == inc {
+			n++
+		}
+		if c.addRun(inc, s[:n]) {
+			changed = append(changed, inc)
+		}
+		s = s[n:]
+	}
+	return changed
+}
+
+// addRun makes spans, which are all of inc, known.
+func (c *Clock) addRun(inc Inc, spans Dots) (changed bool) {
+	if len(spans) == 1 {
+		return c.Add(spans[0])
+	}
+	if c.ContainsAll(spans) {
+		return false
+	}
+	more := Entry{Islands: make([]Interval, len(spans))}
+	for i, sp := range spans {
+		more.Islands[i] = Interval{sp.Lo, sp.Hi}
+	}
+	c.entries[inc] = c.entries[inc].merge(more)
 	return true
 }
 

@@ -176,3 +176,44 @@ func TestClockKnowsAll(t *testing.T) {
 		t.Errorf("merged %+v", got)
 	}
 }
+
+// AddAll is Add of every span, whatever is known already.
+func TestClockAddAll(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		one, all := NewClock(), NewClock()
+		for range 3 {
+			var s Dots
+			for range rapid.IntRange(0, 6).Draw(t, "spans") {
+				lo := rapid.Uint64Range(1, 20).Draw(t, "lo")
+				s = s.With(Span{Inc(rapid.Uint64Range(1, 3).Draw(t, "inc")), lo, lo + rapid.Uint64Range(0, 3).Draw(t, "more")})
+			}
+			var want []Inc
+			for _, sp := range s {
+				if one.Add(sp) && !slices.Contains(want, sp.Inc) {
+					want = append(want, sp.Inc)
+				}
+			}
+			before := all.Clone()
+			entries := make(map[Inc][]Interval)
+			for _, inc := range before.Incs() {
+				entries[inc] = slices.Clone(before.Entry(inc).Islands)
+			}
+			if got := all.AddAll(s); !slices.Equal(got, want) {
+				t.Fatalf("changed %v, want %v", got, want)
+			}
+			if !all.Equal(one) {
+				t.Fatalf("got %v, want %v", all.entries, one.entries)
+			}
+			for _, inc := range all.Incs() {
+				if got := all.Missing(all.Entry(inc).Dots(inc)); got != nil {
+					t.Fatalf("lacks %v of itself", got)
+				}
+			}
+			for inc, islands := range entries {
+				if !slices.Equal(before.Entry(inc).Islands, islands) {
+					t.Fatalf("the clone changed")
+				}
+			}
+		}
+	})
+}

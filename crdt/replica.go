@@ -217,8 +217,8 @@ func (r *Replica) Apply(op *Op) (fresh bool) {
 		return false
 	}
 	r.know(Span{op.Dot.Inc, op.Dot.Seq, op.Dot.Seq})
-	for _, sp := range op.Covers {
-		r.know(sp)
+	if len(op.Covers) > 0 {
+		r.changes.Clock = append(r.changes.Clock, r.clock.AddAll(op.Covers)...)
 	}
 	// The new cell is added before the ones that it replaces are dropped, so
 	// that a concurrent reader of the cells never sees the key without a value.
