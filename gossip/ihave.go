@@ -90,7 +90,7 @@ func (r *Replicator) graftDue() {
 		}
 		patience := r.patience(w.link)
 		if waiting := r.minusAsked(missing); len(waiting) > 0 {
-			w.link.graft = union(w.link.graft, waiting)
+			w.link.graft = w.link.graft.Union(waiting)
 			r.want(want{link: w.link, dots: waiting, due: r.nowNs + 10*patience, asked: true})
 			missing = minus(missing, waiting)
 		}
@@ -119,7 +119,7 @@ func (r *Replicator) grafted(l *link, dots crdt.Dots) {
 		r.require(l, needGraft, 0)
 		return
 	}
-	l.wanted = union(l.wanted, dots)
+	l.wanted = l.wanted.Union(dots)
 }
 
 // serve turns what the peer asked for into replies. What the ring does not hold

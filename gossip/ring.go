@@ -81,19 +81,17 @@ func (g *ring) expire(nowNs int64) {
 // returns the wanted dots that no op brings. It walks the ring once, whatever
 // the number of dots, and never the dots of a span.
 func (g *ring) find(wanted crdt.Dots, ops []*crdt.Op) (found []*crdt.Op, missing crdt.Dots) {
-	served := crdt.NewClock()
+	var served []crdt.Span
 	for i := range g.n {
 		s := g.at(i)
 		if !wanted.Contains(s.dot) && !(s.covers && overlap(wanted, s.op.Covers)) {
 			continue
 		}
 		ops = append(ops, s.op)
-		served.Add(crdt.Span{Inc: s.dot.Inc, Lo: s.dot.Seq, Hi: s.dot.Seq})
-		for _, sp := range s.op.Covers {
-			served.Add(sp)
-		}
+		served = append(served, crdt.Span{Inc: s.dot.Inc, Lo: s.dot.Seq, Hi: s.dot.Seq})
+		served = append(served, s.op.Covers...)
 	}
-	return ops, served.Missing(wanted)
+	return ops, minus(wanted, dotsOf(served))
 }
 
 // reset forgets everything.

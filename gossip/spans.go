@@ -25,17 +25,6 @@ func dotsOf(spans []crdt.Span) crdt.Dots {
 	return out
 }
 
-// union is the dots of both.
-func union(a, b crdt.Dots) crdt.Dots {
-	switch {
-	case len(a) == 0:
-		return b
-	case len(b) == 0:
-		return a
-	}
-	return dotsOf(slices.Concat(a, b))
-}
-
 // size is the number of dots, or math.MaxInt if that is less: a span that a
 // peer sent may name any number.
 func size(d crdt.Dots) int {
@@ -51,9 +40,29 @@ func size(d crdt.Dots) int {
 
 // minus is the dots of a that are not in b.
 func minus(a, b crdt.Dots) crdt.Dots {
-	known := crdt.NewClock()
-	for _, sp := range b {
-		known.Add(sp)
+	var out crdt.Dots
+	for _, sp := range a {
+		// Spans of b that end below sp.Lo concern no later span of a either.
+		for len(b) > 0 && (b[0].Inc < sp.Inc || b[0].Inc == sp.Inc && b[0].Hi < sp.Lo) {
+			b = b[1:]
+		}
+		lo, rest := sp.Lo, true
+		for _, cut := range b {
+			if cut.Inc != sp.Inc || cut.Lo > sp.Hi {
+				break
+			}
+			if lo < cut.Lo {
+				out = append(out, crdt.Span{Inc: sp.Inc, Lo: lo, Hi: cut.Lo - 1})
+			}
+			if cut.Hi >= sp.Hi { // tested here: Hi may be the largest uint64
+				rest = false
+				break
+			}
+			lo = cut.Hi + 1
+		}
+		if rest {
+			out = append(out, crdt.Span{Inc: sp.Inc, Lo: lo, Hi: sp.Hi})
+		}
 	}
-	return known.Missing(a)
+	return out
 }
