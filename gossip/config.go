@@ -57,9 +57,10 @@ type Limits struct {
 	// SessionBytes paces the sending of sessions, in bytes a second over all
 	// links; a session from or to an empty replica is not paced. Default 8 MiB.
 	SessionBytes int
-	// FuseDrops and FusePercent: a session that would drop more cells than both
-	// is not concluded until another peer's session agrees or, where no other
-	// peer is linked, the same peer's after FuseRetry. Defaults 1,000, 10 and 10 s.
+	// FuseDrops and FusePercent: a session that would drop more cells than both,
+	// and more than the peer knows dots that are new here, is not concluded until
+	// another peer's session agrees or, where every other link is in sync, the
+	// same peer's after FuseRetry. Defaults 1,000, 10 and 10 s.
 	FuseDrops, FusePercent int
 	FuseRetry              time.Duration
 	// MaxClockDrift is how far ahead of the local clock an HLC may be and still

@@ -19,6 +19,9 @@ func TestFuse(t *testing.T) {
 		cells int
 		peers []PeerID
 		open  bool
+		same  []PeerID      // in sync
+		after time.Duration // a session with c is concluded then
+		news  uint64        // new dots in the peer's clock
 		steps []step
 	}{
 		"few drops pass":         {cells: 100, peers: []PeerID{"b"}, steps: []step{{0, "b", dots(1, 1000), true}}},
@@ -37,6 +40,21 @@ func TestFuse(t *testing.T) {
 		}},
 		"the only peer says the same 10 s later": {cells: 100, peers: []PeerID{"b"}, steps: []step{
 			{0, "b", dots(1, 5000), false}, {5 * time.Second, "b", dots(1, 5000), false}, {5 * time.Second, "b", dots(1, 5000), true},
+		}},
+		"no more drops than new dots pass": {cells: 100, peers: []PeerID{"b", "c"}, news: 5000, steps: []step{
+			{0, "b", dots(1, 5000), true}, {0, "b", dots(1, 5001), false},
+		}},
+		"the dots of the drops are not new ones": {cells: 100, peers: []PeerID{"b", "c"}, news: 5000, steps: []step{
+			{0, "b", crdt.Dots{{Inc: 8, Lo: 1, Hi: 4000}}, false},
+		}},
+		"the same peer again where the others are in sync": {cells: 100, peers: []PeerID{"b", "c", "d"}, same: []PeerID{"c", "d"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {9 * time.Second, "b", dots(1, 5000), false}, {time.Second, "b", dots(1, 5000), true},
+		}},
+		"the same peer again where one other is not in sync": {cells: 100, peers: []PeerID{"b", "c", "d"}, same: []PeerID{"d"}, steps: []step{
+			{0, "b", dots(1, 5000), false}, {20 * time.Second, "b", dots(1, 5000), false},
+		}},
+		"the same peer again where a session with the other dropped nothing": {cells: 100, peers: []PeerID{"b", "c"}, after: time.Second, steps: []step{
+			{0, "b", dots(1, 5000), false}, {9 * time.Second, "b", dots(1, 5000), false}, {time.Second, "b", dots(1, 5000), true},
 		}},
 		"the only peer says something else 10 s later": {cells: 100, peers: []PeerID{"b"}, steps: []step{
 			{0, "b", dots(1, 5000), false}, {10 * time.Second, "b", dots(4000, 9000), false},
@@ -62,10 +80,20 @@ func TestFuse(t *testing.T) {
 			if tc.open {
 				r.OpenFuse(now, time.Minute)
 			}
+			for _, p := range tc.same {
+				r.links[p].inSync = true
+			}
+			if tc.after > 0 {
+				r.links["c"].concludedAt = now.Add(tc.after).UnixNano()
+			}
+			theirs := crdt.NewClock()
+			if tc.news > 0 {
+				theirs.Add(crdt.Span{Inc: 8, Lo: 1, Hi: tc.news})
+			}
 			for i, st := range tc.steps {
 				now = now.Add(st.after)
 				r.begin(now)
-				if got := r.allows(st.peer, st.drops); got != st.want {
+				if got := r.allows(st.peer, theirs, st.drops); got != st.want {
 					t.Fatalf("step %d: allowed %v, want %v", i, got, st.want)
 				}
 			}

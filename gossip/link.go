@@ -58,6 +58,8 @@ type link struct {
 	calmAt  int64  // until when
 	opened  uint64 // sessions begun here
 	session *session
+
+	concludedAt int64 // when a session last ended with a conclusion here
 }
 
 // token recognises this link's session messages.

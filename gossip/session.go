@@ -233,7 +233,7 @@ func (r *Replicator) conclude(l *link, s *session) error {
 			spans = append(spans, crdt.Span{Inc: d.Inc, Lo: d.Seq, Hi: d.Seq})
 		}
 	}
-	if !r.allows(l.peer, dotsOf(spans)) {
+	if !r.allows(l.peer, known.Clock, dotsOf(spans)) {
 		s.held = true
 		for _, other := range r.order { // a second verdict
 			if other != l {
@@ -244,6 +244,7 @@ func (r *Replicator) conclude(l *link, s *session) error {
 	}
 	r.replica.Conclude(known, slices.Values(drops))
 	r.settle()
+	l.concludedAt = r.nowNs
 	r.stats.SessionsConcluded++
 	r.stats.CellsDropped += int64(len(drops))
 	r.checkOwn()
