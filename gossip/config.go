@@ -27,7 +27,8 @@ type Config struct {
 // bound is written at each; every time is counted in Stats.
 type Limits struct {
 	// QueueRefs and QueueBytes bound the ops that wait on one link. Over one of
-	// them the queue is dropped, the link is behind, and a session repairs it.
+	// them, or with more than 4,096 spans of dots in what coalesced, the queue is
+	// dropped, the link is behind, and a session repairs it.
 	// Defaults 65,536 and 64 MiB.
 	QueueRefs, QueueBytes int
 	// RingOps, RingBytes and RingAge bound the recent ops that GRAFTs are

@@ -10,6 +10,11 @@ const (
 	// maxCoverSpans bounds the covers of one coalesced op, and so the cost of
 	// coalescing one more into it; beyond it the key gets a second op.
 	maxCoverSpans = 32
+	// maxQueueCovers bounds the spans of the covers of all waiting ops. Each is
+	// an island in the clock of the receiver until the queue is drained, and
+	// each op is a pass over the islands: beyond, a session carries the clock
+	// at once.
+	maxQueueCovers = 4096
 )
 
 // slot is the waiting ops of one key, oldest first; usually one. A slot of a
@@ -28,6 +33,7 @@ type queue struct {
 	keys  map[string]int // key to base + index of its slot; nil while short
 	refs  int            // waiting ops
 	bytes int            // of their keys and values, about
+	spans int            // of their covers
 	merge int64          // ops that coalesced, ever
 }
 
@@ -38,6 +44,11 @@ func opBytes(op *crdt.Op) int {
 		n += len(op.Cell.Path) + len(op.Cell.Value)
 	}
 	return n
+}
+
+// over reports whether more waits than may.
+func (q *queue) over(lim *Limits) bool {
+	return q.refs > lim.QueueRefs || q.bytes > lim.QueueBytes || q.spans > maxQueueCovers
 }
 
 // len is the number of waiting keys.
@@ -58,6 +69,7 @@ func (q *queue) push(op *crdt.Op) {
 	q.slots = append(q.slots, slot{op: op})
 	q.refs++
 	q.bytes += opBytes(op)
+	q.spans += len(op.Covers)
 }
 
 // combine adds op to the ops of its key.
@@ -68,6 +80,7 @@ func (q *queue) combine(s *slot, op *crdt.Op) {
 	}
 	if merged := coalesce(*last, op); merged != nil {
 		q.bytes += opBytes(merged) - opBytes(*last)
+		q.spans += len(merged.Covers) - len((*last).Covers)
 		*last = merged
 		q.merge++
 		return
@@ -75,6 +88,7 @@ func (q *queue) combine(s *slot, op *crdt.Op) {
 	s.more = append(s.more, op)
 	q.refs++
 	q.bytes += opBytes(op)
+	q.spans += len(op.Covers)
 }
 
 // coalesce is crdt.Coalesce within the bounds of what one op may hold.
@@ -94,7 +108,7 @@ func (q *queue) index() {
 	waiting := q.slots[q.head:]
 	q.keys = make(map[string]int, 2*len(waiting))
 	slots := make([]slot, 0, 2*len(waiting))
-	q.slots, q.head, q.base, q.refs, q.bytes = slots, 0, 0, 0, 0
+	q.slots, q.head, q.base, q.refs, q.bytes, q.spans = slots, 0, 0, 0, 0, 0
 	for _, s := range waiting {
 		q.push(s.op)
 		for _, op := range s.more {
@@ -116,6 +130,7 @@ func (q *queue) pop() {
 	s := &q.slots[q.head]
 	q.refs--
 	q.bytes -= opBytes(s.op)
+	q.spans -= len(s.op.Covers)
 	if len(s.more) > 0 {
 		s.op, s.more[0] = s.more[0], nil
 		s.more = s.more[1:]

@@ -196,7 +196,7 @@ func (r *Replicator) issue(ops []*crdt.Op) {
 // enqueue puts op on the queue of l, or drops the queue at its bound.
 func (r *Replicator) enqueue(l *link, op *crdt.Op) {
 	l.queue.push(op)
-	if l.queue.refs <= r.cfg.Limits.QueueRefs && l.queue.bytes <= r.cfg.Limits.QueueBytes {
+	if !l.queue.over(&r.cfg.Limits) {
 		return
 	}
 	r.stats.DropQueue += int64(l.queue.refs)
