@@ -43,9 +43,11 @@ type Limits struct {
 	// itself before it is asked for; 1.5 round trips if that is more. Default 20 ms.
 	GraftAfter time.Duration
 	// AnnounceSpans bounds the spans that wait to be announced, asked for or
-	// served on one link, and WantEntries the announcements that are waited
-	// for. What is over is left to a session. Defaults 4,096 and 1,024.
-	AnnounceSpans, WantEntries int
+	// served on one link; over 65,536 is 65,536, which is all that a message may
+	// hold. WantEntries and WantSpans bound the announcements that are waited
+	// for and the spans in them. What is over is left to a session. Defaults
+	// 4,096, 1,024 and 32,768.
+	AnnounceSpans, WantEntries, WantSpans int
 	// SummaryEvery is the period of summaries on a link whose replica changed,
 	// SummaryIdle that of others. Defaults 1 s and 30 s.
 	SummaryEvery, SummaryIdle time.Duration
@@ -90,6 +92,8 @@ func (l Limits) withDefaults() Limits {
 	period(&l.GraftAfter, 20*time.Millisecond)
 	number(&l.AnnounceSpans, 4_096)
 	number(&l.WantEntries, 1_024)
+	number(&l.WantSpans, 32_768)
+	l.AnnounceSpans = min(l.AnnounceSpans, maxDotSpans)
 	period(&l.SummaryEvery, time.Second)
 	period(&l.SummaryIdle, 30*time.Second)
 	number(&l.InboundSessions, 2)

@@ -47,12 +47,26 @@ func (r *Replicator) announced(l *link, dots crdt.Dots) {
 	if len(missing) == 0 {
 		return
 	}
-	if len(r.wants) >= r.cfg.Limits.WantEntries || len(missing) > r.cfg.Limits.AnnounceSpans {
-		r.stats.DropWant += int64(len(missing))
-		r.require(l, needGraft, 0)
+	lim := &r.cfg.Limits
+	if len(r.wants) >= lim.WantEntries || len(missing) > lim.AnnounceSpans || r.wantSpans()+len(missing) > lim.WantSpans {
+		r.dropWant(l, missing)
 		return
 	}
 	r.want(want{link: l, dots: missing, due: r.nowNs + r.patience(l)})
+}
+
+// dropWant leaves missing to a session.
+func (r *Replicator) dropWant(l *link, missing crdt.Dots) {
+	r.stats.DropWant += int64(len(missing))
+	r.require(l, needGraft, 0)
+}
+
+// wantSpans is the number of spans in all wants.
+func (r *Replicator) wantSpans() (n int) {
+	for _, w := range r.wants {
+		n += len(w.dots)
+	}
+	return n
 }
 
 // patience is how long an announced dot may take to arrive by itself.
@@ -89,7 +103,12 @@ func (r *Replicator) graftDue() {
 			continue
 		}
 		patience := r.patience(w.link)
-		if waiting := r.minusAsked(missing); len(waiting) > 0 {
+		waiting := r.minusAsked(missing)
+		if len(waiting)+len(w.link.graft) > r.cfg.Limits.AnnounceSpans {
+			r.dropWant(w.link, waiting) // more than the peer would serve
+			continue
+		}
+		if len(waiting) > 0 {
 			w.link.graft = w.link.graft.Union(waiting)
 			r.want(want{link: w.link, dots: waiting, due: r.nowNs + 10*patience, asked: true})
 			missing = minus(missing, waiting)

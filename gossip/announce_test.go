@@ -1,0 +1,54 @@
+package gossip
+
+import (
+	"testing"
+	"time"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// announce gives r the IHAVE of n single dots of inc from seq on, every second.
+func announce(t *testing.T, r *Replicator, peer PeerID, inc crdt.Inc, seq uint64, n int) {
+	t.Helper()
+	var dots crdt.Dots
+	for i := range uint64(n) {
+		dots = append(dots, crdt.Span{Inc: inc, Lo: seq + 2*i, Hi: seq + 2*i})
+	}
+	e := crdt.NewEncoder()
+	appendDots(e, kindIHave, dots)
+	if err := r.Step(start, peer, e.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// However much is announced at once, no GRAFT asks for more than the peer takes;
+// the rest is left to a session.
+func TestGraftIsBounded(t *testing.T) {
+	a, b := newReplicator("a", 1, Limits{}), newReplicator("b", 2, Limits{})
+	linkUp(start, a, b)
+	pump(t, start, a, b)
+	for i := range 20 {
+		announce(t, b, "a", 9, uint64(1+i*8192), 4096)
+	}
+	if n, limit := b.wantSpans(), b.cfg.Limits.WantSpans; n > limit {
+		t.Fatalf("%d spans are waited for, at most %d", n, limit)
+	}
+	now := start.Add(50 * time.Millisecond)
+	b.Tick(now)
+	if n, limit := len(b.links["a"].graft), b.cfg.Limits.AnnounceSpans; n == 0 || n > limit {
+		t.Fatalf("%d spans are asked for, at most %d", n, limit)
+	}
+	if b.Stats().DropWant == 0 || b.links["a"].need == needNone {
+		t.Fatalf("need %v, stats %+v", b.links["a"].need, b.Stats())
+	}
+	pump(t, now, a, b)
+	if st := a.Stats(); st.DropMalformed != 0 || st.GraftsReceived != 1 {
+		t.Fatalf("stats %+v", st)
+	}
+}
+
+func TestAnnounceSpansFitAMessage(t *testing.T) {
+	if n := newReplicator("a", 1, Limits{AnnounceSpans: 1 << 20}).cfg.Limits.AnnounceSpans; n != maxDotSpans {
+		t.Fatalf("AnnounceSpans %d", n)
+	}
+}
