@@ -52,3 +52,24 @@ func TestAnnounceSpansFitAMessage(t *testing.T) {
 		t.Fatalf("AnnounceSpans %d", n)
 	}
 }
+
+// An announcement is hearsay: only an op, a cell or a clock shows that another
+// process writes under our Inc.
+func TestAnnouncementOfOwnDotProvesNothing(t *testing.T) {
+	a, b := newReplicator("a", 1, Limits{}), newReplicator("b", 2, Limits{})
+	linkUp(start, a, b)
+	pump(t, start, a, b)
+	announce(t, b, "a", 2, 7, 1)
+	if b.Lost() {
+		t.Fatal("an announcement cost the Inc")
+	}
+	twin := newWriter(2)
+	e := crdt.NewEncoder()
+	appendOp(e, twin.put(t, "k", ""))
+	if err := b.Step(start, "a", e.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if !b.Lost() {
+		t.Fatal("an op under our Inc was not noticed")
+	}
+}

@@ -39,10 +39,10 @@ func (r *Replicator) announce(l *link, sp crdt.Span) {
 }
 
 // announced takes an IHAVE: what is not known here is asked for if it does not
-// arrive by itself.
+// arrive by itself. That it names a dot of our own Inc which was not issued here
+// proves nothing yet: the op will, when it comes.
 func (r *Replicator) announced(l *link, dots crdt.Dots) {
 	r.stats.IHavesReceived += int64(min(size(dots), 1<<32))
-	r.checkDots(dots)
 	missing := r.replica.Clock().Missing(dots)
 	if len(missing) == 0 {
 		return
