@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -71,5 +72,34 @@ func TestAnnouncementOfOwnDotProvesNothing(t *testing.T) {
 	}
 	if !b.Lost() {
 		t.Fatal("an op under our Inc was not noticed")
+	}
+}
+
+// What is left to a session does not wait for a calm that successful sessions
+// made long.
+func TestDropsShortenTheCalm(t *testing.T) {
+	for name, drop := range map[string]func(t *testing.T, r *Replicator){
+		"announcements not sent": func(t *testing.T, r *Replicator) {
+			for i := range uint64(10) {
+				r.announce(r.links["b"], crdt.Span{Inc: 9, Lo: 1 + 2*i, Hi: 1 + 2*i})
+			}
+		},
+		"announcements not waited for": func(t *testing.T, r *Replicator) { announce(t, r, "b", 9, 1, 10) },
+		"an overflow": func(t *testing.T, r *Replicator) {
+			for i := range 10 {
+				mustPut(t, r, start, fmt.Sprint(i))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newReplicator("a", 1, Limits{AnnounceSpans: 4, QueueRefs: 4})
+			r.LinkUp(start, "b")
+			l := r.links["b"]
+			l.calm, l.calmAt = maxBackoff, start.UnixNano()+maxBackoff
+			drop(t, r)
+			if l.calm != hurriedCalm || l.calmAt != start.UnixNano()+hurriedCalm {
+				t.Fatalf("calm %v until %v later", time.Duration(l.calm), time.Duration(l.calmAt-start.UnixNano()))
+			}
+		})
 	}
 }

@@ -35,6 +35,7 @@ func (r *Replicator) spread(from *link, op *crdt.Op) {
 func (r *Replicator) announce(l *link, sp crdt.Span) {
 	if l.announce(r.nowNs, sp, r.cfg.Limits.AnnounceSpans) {
 		r.stats.DropIHave++
+		r.hurry(l)
 	}
 }
 
@@ -58,6 +59,7 @@ func (r *Replicator) announced(l *link, dots crdt.Dots) {
 // dropWant leaves missing to a session.
 func (r *Replicator) dropWant(l *link, missing crdt.Dots) {
 	r.stats.DropWant += int64(len(missing))
+	r.hurry(l)
 	r.require(l, needGraft, 0)
 }
 

@@ -199,6 +199,7 @@ func (r *Replicator) enqueue(l *link, op *crdt.Op) {
 	if !l.queue.over(&r.cfg.Limits) {
 		return
 	}
+	r.hurry(l)
 	r.stats.DropQueue += int64(l.queue.refs)
 	r.stats.Overflows++
 	l.queue.reset()

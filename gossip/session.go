@@ -32,6 +32,7 @@ const (
 	minBackoff        = int64(500 * time.Millisecond)
 	maxBackoff        = int64(30 * time.Second)
 	minCalm           = int64(2 * time.Second)
+	hurriedCalm       = int64(5 * time.Second)
 	busyMs            = 200 // and up to four times as much, by chance
 )
 
@@ -266,6 +267,13 @@ func (r *Replicator) finish(l *link) {
 	if s.held {
 		r.require(l, needFuse, r.cfg.Limits.FuseRetry)
 	}
+}
+
+// hurry shortens the wait for the next session that summaries bring: something
+// was left to one, so that they differ for a reason that does not go by itself.
+func (r *Replicator) hurry(l *link) {
+	l.calm = min(l.calm, hurriedCalm)
+	l.calmAt = min(l.calmAt, r.nowNs+hurriedCalm)
 }
 
 // closeSession drops the session of l, which was not finished: another one is
