@@ -248,8 +248,8 @@ func writeJSON(w http.ResponseWriter, v any) error {
 	return writeBody(w, "application/json", body.Bytes())
 }
 
-// writeBody answers 200; to HEAD with the same header and no body. What fails
-// now is the connection, which is the client's loss.
+// writeBody answers 200; net/http leaves the body out where the method is HEAD.
+// What fails now is the connection: no other answer can follow.
 func writeBody(w http.ResponseWriter, contentType string, body []byte) error {
 	h := w.Header()
 	h.Set("Content-Type", contentType)

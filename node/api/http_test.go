@@ -230,6 +230,30 @@ func TestGetHeaders(t *testing.T) {
 	}
 }
 
+// A cutWriter is a response whose connection has failed.
+type cutWriter struct {
+	header http.Header
+	status []int
+}
+
+func (w *cutWriter) Header() http.Header       { return w.header }
+func (w *cutWriter) WriteHeader(status int)    { w.status = append(w.status, status) }
+func (w *cutWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// An answer that cannot be written is not followed by an error's.
+func TestFailedConnectionIsAnsweredOnce(t *testing.T) {
+	b := memory.New(5)
+	fill(t, b)
+	s := NewServer(b, Options{})
+	for _, path := range []string{"/v1/kv/k/a", "/v1/kv/k/a?siblings", "/v1/keyspaces", "/v1/digest/k"} {
+		w := &cutWriter{header: make(http.Header)}
+		s.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", path, nil))
+		if len(w.status) != 0 {
+			t.Errorf("%s: got a second header %v", path, w.status)
+		}
+	}
+}
+
 // HEAD has the header of GET, is counted as answered, and leaves the connection
 // in order for the next request.
 func TestHead(t *testing.T) {
