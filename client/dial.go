@@ -35,7 +35,7 @@ type DialOptions struct {
 	// as long as its context allows.
 	GiveUpAfter time.Duration
 	// WatchBuffer is how many bytes of events a watch may hold that its reader
-	// has not taken. Default 1 MiB.
+	// has not taken. Default 1 MiB, at most 64 MiB.
 	WatchBuffer int
 	// PingInterval is the silence after which the connection is tested; after
 	// three of them it is given up. Default 5s.
@@ -65,6 +65,9 @@ func (o *DialOptions) withDefaults() DialOptions {
 	if opts.WatchBuffer <= 0 {
 		opts.WatchBuffer = 1 << 20
 	}
+	// A watch grants credit anew when half of its window is taken: a window of
+	// more than twice the node's bound would never come to that.
+	opts.WatchBuffer = min(opts.WatchBuffer, wire.MaxCredit)
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}

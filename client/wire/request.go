@@ -112,6 +112,10 @@ func AppendRequest(b []byte, r *Request) []byte {
 	return sealFrame(b, at)
 }
 
+// MaxCredit bounds the credit of a watch; the node grants no more, whatever it
+// is asked for.
+const MaxCredit = 64 << 20
+
 // maxTimeout keeps a timeout within a Duration.
 const maxTimeout = uint64(24 * time.Hour / time.Microsecond)
 

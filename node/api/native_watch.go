@@ -89,15 +89,12 @@ type credit struct {
 	ready chan struct{} // closed by a grant; nil if nobody waits
 }
 
-// maxCredit bounds what a client can grant.
-const maxCredit = 64 << 20
-
-func newCredit(n uint64) *credit { return &credit{left: int64(min(n, maxCredit))} }
+func newCredit(n uint64) *credit { return &credit{left: int64(min(n, wire.MaxCredit))} }
 
 func (c *credit) grant(n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.left = min(c.left+int64(min(n, maxCredit)), maxCredit)
+	c.left = min(c.left+int64(min(n, wire.MaxCredit)), wire.MaxCredit)
 	if c.left > 0 && c.ready != nil {
 		close(c.ready)
 		c.ready = nil
