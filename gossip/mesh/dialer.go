@@ -285,15 +285,16 @@ func (m *Mesh) register(ctx context.Context, conn net.Conn, peer hello, dialed b
 	}
 	l := newLink(conn, p, m.cfg.Timings)
 	old := m.byName[peer.name]
+	if old != nil { // in the same step, so that it has ended when anybody gets the new one
+		old.end(ErrLinkClosed)
+	}
 	m.byName[peer.name] = l
 	m.roster.linkUp(time.Now(), peer, dialed)
-	m.mu.Unlock()
-	if old != nil {
-		old.Close() // before anybody gets the new one
-	}
-	m.mu.Lock()
 	m.newLinks = append(m.newLinks, l)
 	m.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
 	m.count.linksMade.Add(1)
 	m.cfg.Logger.Debug("link up", "peer", peer.name, "peer_inc", fmt.Sprintf("%016x", peer.inc), "addr", l.Addr(), "dialed", dialed)
 	m.poke()

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -387,5 +388,67 @@ func TestFutureRefused(t *testing.T) {
 	}
 	if s := m.Stats(); s.LinksFuture != 2 || s.LinksRefused != 2 || s.Links != 0 {
 		t.Errorf("counted %d of %d, %d links", s.LinksFuture, s.LinksRefused, s.Links)
+	}
+}
+
+// Whenever a link is given, those to the same peer that were given before have ended, however many
+// are made at once.
+func TestReplacedLinkHasEnded(t *testing.T) {
+	m, err := New(Config{Name: "a", Inc: 1, Bind: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var delivery, makers sync.WaitGroup
+	delivery.Go(func() { m.deliver(ctx) })
+	defer delivery.Wait()
+	defer cancel()
+
+	const makersN, each = 8, 200
+	for i := range makersN {
+		makers.Go(func() {
+			for n := range each {
+				conn, other := net.Pipe()
+				inc := uint64(1 + n*makersN + i)
+				if _, err := m.register(ctx, conn, hello{name: "b", inc: inc, addr: "127.0.0.1:1"}, false); err != nil && !errors.Is(err, ErrRefused) {
+					t.Errorf("register: %v", err)
+				}
+				other.Close()
+			}
+		})
+	}
+	made := make(chan struct{})
+	go func() {
+		makers.Wait()
+		close(made)
+	}()
+	var given []*Link
+	take := func(l *Link) {
+		for _, old := range given {
+			if old.Err() == nil {
+				t.Errorf("incarnation %d has a link while that of %d is given", old.Peer.Inc, l.Peer.Inc)
+			}
+		}
+		given = append(given, l)
+	}
+	for going := true; going; {
+		select {
+		case l := <-m.Links():
+			take(l)
+		case <-made:
+			going = false
+		}
+	}
+	for len(given) == 0 || given[len(given)-1].Peer.Inc != makersN*each { // the last one stays
+		select {
+		case l := <-m.Links():
+			take(l)
+		case <-time.After(patience):
+			t.Fatalf("%d links given, and not the last one", len(given))
+		}
+	}
+	if last := given[len(given)-1]; last.Err() != nil {
+		t.Errorf("the last link: %v", last.Err())
 	}
 }

@@ -237,7 +237,8 @@ func (l *Link) fail(err error) error {
 	return *l.cause.Load()
 }
 
-func (l *Link) close(cause error) {
+// end marks the link as ended and performs no I/O: the connection is still to be closed.
+func (l *Link) end(cause error) {
 	l.once.Do(func() {
 		var timeout net.Error
 		switch {
@@ -249,8 +250,12 @@ func (l *Link) close(cause error) {
 		}
 		l.cause.Store(&cause)
 		close(l.done)
-		l.conn.Close()
 	})
+}
+
+func (l *Link) close(cause error) {
+	l.end(cause)
+	l.conn.Close() // more than once does no harm
 }
 
 // Close ends the link. It may be called at any time, and twice.

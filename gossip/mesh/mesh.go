@@ -389,7 +389,8 @@ func (m *Mesh) deliver(ctx context.Context) {
 func (m *Mesh) Events() <-chan MemberEvent { return m.out }
 
 // Links gives every link that was established. The reader owns it: it must read frames until an
-// error. A link to a peer that has one already replaces that one, which is closed by then.
+// error. A link to a peer that has one already replaces that one, which has ended by then: its Err is
+// not nil and its Done closed before the new one is given.
 func (m *Mesh) Links() <-chan *Link { return m.links }
 
 // Members are all known members by name, this node among them.
