@@ -31,14 +31,15 @@ const (
 // once they are part of a replica: they are shared by readers, snapshots and
 // queues without copying, and Value must not be modified.
 type Cell struct {
+	// What every read needs comes first, in as few cache lines as possible.
 	Key     string // 1..MaxKeyBytes opaque bytes
-	Path    string // empty for a register; element or field otherwise
-	Kind    Kind
-	Flags   Flags
+	Value   []byte
 	Dot     Dot   // the write that made the cell
 	HLC     HLC   // of that write; orders cells for display
 	Expires int64 // ms since the Unix epoch at which the cell is hidden; 0 = never
-	Value   []byte
+	Kind    Kind
+	Flags   Flags
+	Path    string // empty for a register; element or field otherwise
 }
 
 // Ephemeral reports whether the cell is bound to the life of its writer.
