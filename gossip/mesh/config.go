@@ -94,8 +94,13 @@ type Timings struct {
 	DialTimeout      time.Duration // default 1.5 s
 	LinkPing         time.Duration // default 1 s
 	LinkSilence      time.Duration // a link that is silent for this long is dead; default 5 s
-	LinkWrite        time.Duration // 64 KiB that the peer does not take for this long end the link; default 10 s
 	NameGrace        time.Duration // a second node of a live name gives up after this; default 10 s
+
+	// LinkWrite ends a link when the peer does not take 64 KiB for this long. A peer stops reading
+	// while its disk stalls, and new links to it would fare no better, so the default is far above
+	// LinkSilence: 30 s. It need not find dead peers: pings come by the other direction, which a peer
+	// that takes nothing still writes to, and their absence ends the link after LinkSilence.
+	LinkWrite time.Duration
 }
 
 func (t *Timings) setDefaults() {
@@ -112,7 +117,7 @@ func (t *Timings) setDefaults() {
 	def(&t.DialTimeout, min(1500*time.Millisecond, t.Redial*3/4))
 	def(&t.LinkPing, time.Second)
 	def(&t.LinkSilence, 5*time.Second)
-	def(&t.LinkWrite, 10*time.Second)
+	def(&t.LinkWrite, 30*time.Second)
 	def(&t.NameGrace, 10*time.Second)
 	if t.SuspicionMult <= 0 {
 		t.SuspicionMult = 5
