@@ -452,3 +452,37 @@ func TestReplacedLinkHasEnded(t *testing.T) {
 		t.Errorf("the last link: %v", last.Err())
 	}
 }
+
+// A peer that takes nothing delays the farewell for a moment, and for itself only.
+func TestByeToStalledPeer(t *testing.T) {
+	t.Parallel()
+	m, err := New(Config{Name: "a", Inc: 1, Bind: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	peers := make(map[string]net.Conn)
+	for _, name := range []string{"b", "c", "d", "e"} {
+		var conn net.Conn
+		conn, peers[name] = net.Pipe() // takes nothing until it is read
+		if _, err := m.register(t.Context(), conn, hello{name: name, inc: 1, addr: "127.0.0.1:1"}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := make(chan error, 1)
+	go func() { // one of them listens
+		_, err := io.ReadFull(peers["d"], make([]byte, frameHead))
+		got <- err
+	}()
+	start := time.Now()
+	m.sayBye()
+	if took := time.Since(start); took > byeTimeout+5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if err := <-got; err != nil {
+		t.Errorf("who listens: %v", err)
+	}
+	if m.byName["d"].Err() != nil || m.byName["b"].Err() == nil {
+		t.Errorf("links: %v, %v", m.byName["d"].Err(), m.byName["b"].Err())
+	}
+}

@@ -23,6 +23,7 @@ const (
 	maxDialing    = 256 // dials in progress
 	joinQueue     = 64
 	conflictQueue = 16
+	byeTimeout    = 2 * time.Second // who does not take our farewell by then is given up
 )
 
 // Mesh is one node's membership and links. Its methods may be called from any goroutine.
@@ -440,11 +441,17 @@ func (m *Mesh) sayBye() {
 	m.mu.Lock()
 	links := slices.Collect(maps.Values(m.byName))
 	m.mu.Unlock()
+	var told sync.WaitGroup
 	for _, l := range links {
-		if err := l.writeAny(frameBye, nil); err != nil {
-			m.cfg.Logger.Debug("no farewell", "peer", l.Peer.Name, "err", err)
-		}
+		told.Go(func() { // at once to all: a peer that stalls must not keep the others waiting
+			giveUp := time.AfterFunc(byeTimeout, func() { l.Close() })
+			defer giveUp.Stop()
+			if err := l.writeAny(frameBye, nil); err != nil {
+				m.cfg.Logger.Debug("no farewell", "peer", l.Peer.Name, "err", err)
+			}
+		})
 	}
+	told.Wait()
 }
 
 // Leave tells the others that this node leaves for good. It stays connected until Run ends, but
