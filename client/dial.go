@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -247,7 +248,7 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 	defer cancel()
 	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, err)
+		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, reason(err))
 	}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
 	cn, err := c.upgrade(nc)
@@ -268,12 +269,12 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 
 func (c *Client) upgrade(nc net.Conn) (*conn, error) {
 	if _, err := fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", wire.Path, c.addr, wire.Protocol); err != nil {
-		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, err)
+		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, reason(err))
 	}
 	r := bufio.NewReaderSize(nc, 64<<10)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, err)
+		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, reason(err))
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		return nil, fmt.Errorf("connect to %s: %w", c.addr, refusal(resp))
@@ -285,6 +286,20 @@ func (c *Client) upgrade(nc net.Conn) (*conn, error) {
 	return newConn(nc, r, min(inflight, 4096)), nil
 }
 
+// reason is why an operation of package net failed, without its name and the
+// address, which the error that wraps it tells already.
+func reason(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	return err
+}
+
 // refusal is the error of an answer that is no upgrade.
 func refusal(resp *http.Response) error {
 	defer resp.Body.Close()
@@ -293,7 +308,7 @@ func refusal(resp *http.Response) error {
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if err == nil && json.Unmarshal(data, &body) == nil && body.Error.Code != "" {
-		return errors.Join(ErrUnavailable, remoteError(body.Error.Code, body.Error.Message))
+		return fmt.Errorf("%w: %w", ErrUnavailable, remoteError(body.Error.Code, body.Error.Message))
 	}
 	return fmt.Errorf("%w: it is no meshkv API, or a version that does not speak %s (status %d)", ErrUnavailable, wire.Protocol, resp.StatusCode)
 }

@@ -1,6 +1,10 @@
 package client
 
 import (
+	"errors"
+	"net"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/meshkv/meshkv/client/wire"
@@ -11,5 +15,22 @@ func TestWatchBufferIsBounded(t *testing.T) {
 		if got := (&DialOptions{WatchBuffer: given}).withDefaults().WatchBuffer; got != want {
 			t.Errorf("WatchBuffer %d: got %d, want %d", given, got, want)
 		}
+	}
+}
+
+// The error says once where it could not connect, and why.
+func TestDialErrorNamesTheAddressOnce(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	ln.Close()
+	_, err = Dial(t.Context(), addr, nil)
+	if !errors.Is(err, ErrUnavailable) || !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("got %v", err)
+	}
+	if text := err.Error(); strings.Count(text, addr) != 1 || strings.Count(text, "connect") != 2 { // "connect to", "connection refused"
+		t.Errorf("got %q", text)
 	}
 }
