@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"syscall"
@@ -32,5 +33,15 @@ func TestDialErrorNamesTheAddressOnce(t *testing.T) {
 	}
 	if text := err.Error(); strings.Count(text, addr) != 1 || strings.Count(text, "connect") != 2 { // "connect to", "connection refused"
 		t.Errorf("got %q", text)
+	}
+}
+
+// A watch that gave up ends, even if the node refused the last attempt for a
+// reason that passes.
+func TestGivingUpDoesNotPass(t *testing.T) {
+	for _, err := range []error{ErrDraining, ErrOverloaded, ErrJoining, ErrUnavailable} {
+		if !passes(err) || passes(fmt.Errorf("%w: %w", errGaveUp, err)) {
+			t.Errorf("%v: passes %v, after giving up %v; want true and false", err, passes(err), passes(fmt.Errorf("%w: %w", errGaveUp, err)))
+		}
 	}
 }

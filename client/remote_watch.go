@@ -105,7 +105,10 @@ var (
 
 // passes reports whether a watch that ended with err may succeed later.
 func passes(err error) bool {
-	return errors.Is(err, ErrDraining) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrJoining) || errors.Is(err, ErrUnavailable) && !errors.Is(err, errGaveUp)
+	if errors.Is(err, errGaveUp) {
+		return false // though the last attempt may have been refused by a node that stops
+	}
+	return errors.Is(err, ErrDraining) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrJoining) || errors.Is(err, ErrUnavailable)
 }
 
 // rest waits before the watch is opened again at a node that refused it.
