@@ -354,13 +354,19 @@ func (r *Replicator) mark() {
 
 // settle takes what changed in the replica over into the tries and sessions.
 // Within one settle no dot is removed and then added, so all additions may go
-// first.
+// first. Most are overwrites, in which the next removal makes room for the
+// addition.
 func (r *Replicator) settle() {
 	ch := r.replica.Changes()
+	removed := ch.Removed[r.removed:]
 	for _, c := range ch.Added[r.added:] {
-		r.data.Insert(c)
+		if len(removed) > 0 && r.data.Replace(removed[0], c) {
+			removed = removed[1:]
+		} else {
+			r.data.Insert(c)
+		}
 	}
-	for _, c := range ch.Removed[r.removed:] {
+	for _, c := range removed {
 		r.data.Remove(c)
 	}
 	for _, inc := range ch.Clock[r.clocked:] {

@@ -41,8 +41,12 @@ func keyHash(seed uint64, c *crdt.Cell) uint64 {
 // leaf; the lower half from the hash, so that many cells of one key spread, too.
 // A dot names one write, so the value is not hashed.
 func DataHash(seed uint64, c *crdt.Cell) (place, hash uint64) {
-	key := keyHash(seed, c)
-	hash = mix(mix(mix(key+0x9e3779b97f4a7c15)+uint64(c.Dot.Inc)) + c.Dot.Seq)
+	return dataHash(keyHash(seed, c), c.Dot)
+}
+
+// dataHash is the DataHash of the cell of a key, by its keyHash.
+func dataHash(key uint64, d crdt.Dot) (place, hash uint64) {
+	hash = mix(mix(mix(key+0x9e3779b97f4a7c15)+uint64(d.Inc)) + d.Seq)
 	return key&^(1<<32-1) | hash>>32, hash
 }
 

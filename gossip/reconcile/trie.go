@@ -11,20 +11,31 @@ const (
 // the Sum of every subtree. It adapts to its size: a leaf splits over 64 items
 // and an inner node with fewer than 16 becomes a leaf again, so two tries with
 // the same cells may differ in shape, but never in a Sum. An item costs 20 to
-// 36 bytes beside its cell, the most when leaves have just split. Not safe for concurrent use, but its snapshots may
-// be read at the same time.
+// 36 bytes beside its cell, the most when leaves have just split. Not safe for
+// concurrent use, but its snapshots may be read at the same time.
+//
+// Nodes lie in their parents by value: what a change costs at a million cells
+// is its cache misses, one for the leaf and one for its items.
 type Trie struct {
 	seed   uint64
-	epoch  uint64 // nodes of an earlier epoch are shared with a snapshot
+	epoch  uint64
 	frozen bool
-	root   *node
+	root   node
 }
 
+// A node is a leaf, or, if it has kids, an inner node. Who may change a node
+// may change its kids or items only if it is of the present epoch: those of an
+// earlier one are shared with a snapshot.
 type node struct {
+	hash  uint64 // with the count, the Sum
 	epoch uint64
-	sum   Sum
-	kids  *[fanout]*node // nil: a leaf
-	items []item         // of a leaf, in no order
+	kids  *kids
+	items []item // of a leaf, in no order
+}
+
+type kids struct {
+	count uint64 // items of all
+	nodes [fanout]node
 }
 
 type item struct {
@@ -34,13 +45,13 @@ type item struct {
 
 // NewTrie is an empty trie. The seed must be the same at every replica of the
 // keyspace.
-func NewTrie(seed uint64) *Trie { return &Trie{seed: seed, root: &node{}} }
+func NewTrie(seed uint64) *Trie { return &Trie{seed: seed} }
 
 // Root is the sum of all cells.
-func (t *Trie) Root() Sum { return t.root.sum }
+func (t *Trie) Root() Sum { return t.root.sum() }
 
 // Len is the number of cells.
-func (t *Trie) Len() int { return int(t.root.sum.Count) }
+func (t *Trie) Len() int { return int(t.root.count()) }
 
 // Snapshot is the trie as it is now, immutable, in O(1): what is changed from
 // now on is copied first.
@@ -52,19 +63,31 @@ func (t *Trie) Snapshot() *Trie {
 	return &Trie{seed: t.seed, frozen: true, root: t.root}
 }
 
-// own is n if it may be changed, or a copy that may.
-func (t *Trie) own(n *node) *node {
-	if n.epoch == t.epoch {
-		return n
-	}
-	c := &node{epoch: t.epoch, sum: n.sum}
+func (n *node) count() uint64 {
 	if n.kids != nil {
-		kids := *n.kids
-		c.kids = &kids
-	} else {
-		c.items = append(make([]item, 0, grown(len(n.items)+1)), n.items...)
+		return n.kids.count
 	}
-	return c
+	return uint64(len(n.items))
+}
+
+func (n *node) sum() Sum { return Sum{n.hash, n.count()} }
+
+// own makes sure that the kids or items of n may be changed, by copying them if
+// they are shared.
+func (t *Trie) own(n *node) {
+	if n.epoch != t.epoch {
+		t.copyShared(n)
+	}
+}
+
+func (t *Trie) copyShared(n *node) {
+	n.epoch = t.epoch
+	if n.kids != nil {
+		c := *n.kids
+		n.kids = &c
+	} else {
+		n.items = append(make([]item, 0, grown(len(n.items)+1)), n.items...)
+	}
 }
 
 // grown is the capacity for n items: in small steps, since half of all memory
@@ -75,20 +98,15 @@ func grown(n int) int { return (n + 3) &^ 3 }
 func (t *Trie) Insert(c *crdt.Cell) {
 	t.mustChange()
 	place, hash := DataHash(t.seed, c)
-	t.root = t.own(t.root)
-	n := t.root
-	depth := uint8(0)
+	n, depth := &t.root, uint8(0)
 	for ; n.kids != nil; depth++ {
-		n.sum.add(hash)
-		slot := &n.kids[nibble(place, depth)]
-		if *slot == nil {
-			*slot = &node{epoch: t.epoch}
-		} else {
-			*slot = t.own(*slot)
-		}
-		n = *slot
+		t.own(n)
+		n.hash += hash
+		n.kids.count++
+		n = &n.kids.nodes[nibble(place, depth)]
 	}
-	n.sum.add(hash)
+	t.own(n)
+	n.hash += hash
 	if len(n.items) == cap(n.items) {
 		n.items = append(make([]item, 0, grown(len(n.items)+1)), n.items...)
 	}
@@ -98,26 +116,52 @@ func (t *Trie) Insert(c *crdt.Cell) {
 	}
 }
 
+// Replace puts c in the place of old, if old is in the leaf where c belongs, as
+// another cell of the same key nearly always is. Otherwise it changes nothing
+// and reports false.
+func (t *Trie) Replace(old, c *crdt.Cell) bool {
+	t.mustChange()
+	key := keyHash(t.seed, c)
+	place, hash := dataHash(key, c.Dot)
+	_, was := dataHash(key, old.Dot) // if they have the same key; else nothing has this hash
+	leaf, _ := t.find(prefix{place, maxDepth})
+	i := indexOf(leaf.items, was, old.Dot)
+	if i < 0 {
+		return false
+	}
+	n := &t.root
+	for depth := uint8(0); n.kids != nil; depth++ {
+		t.own(n)
+		n.hash += hash - was
+		n = &n.kids.nodes[nibble(place, depth)]
+	}
+	t.own(n)
+	n.hash += hash - was
+	n.items[i] = item{hash, c}
+	return true
+}
+
 // split makes an inner node of a leaf at depth.
 func (t *Trie) split(n *node, depth uint8) {
 	var counts [fanout]int
 	for _, it := range n.items {
 		counts[nibble(t.place(it), depth)]++
 	}
-	n.kids = new([fanout]*node)
+	n.kids = &kids{count: uint64(len(n.items))}
+	nodes := &n.kids.nodes
 	for i, k := range counts {
 		if k > 0 {
-			n.kids[i] = &node{epoch: t.epoch, items: make([]item, 0, grown(k))}
+			nodes[i] = node{epoch: t.epoch, items: make([]item, 0, grown(k))}
 		}
 	}
 	for _, it := range n.items {
-		kid := n.kids[nibble(t.place(it), depth)]
+		kid := &nodes[nibble(t.place(it), depth)]
 		kid.items = append(kid.items, it)
-		kid.sum.add(it.hash)
+		kid.hash += it.hash
 	}
 	n.items = nil
-	for _, kid := range n.kids {
-		if kid != nil && len(kid.items) > splitAbove && depth+1 < maxDepth {
+	for i := range nodes {
+		if kid := &nodes[i]; len(kid.items) > splitAbove && depth+1 < maxDepth {
 			t.split(kid, depth+1)
 		}
 	}
@@ -133,32 +177,31 @@ func (t *Trie) place(it item) uint64 {
 func (t *Trie) Remove(c *crdt.Cell) bool {
 	t.mustChange()
 	place, hash := DataHash(t.seed, c)
-	leaf, depth := t.find(prefix{place, maxDepth})
-	if leaf == nil || indexOf(leaf.items, hash, c.Dot) < 0 {
+	leaf, _ := t.find(prefix{place, maxDepth})
+	i := indexOf(leaf.items, hash, c.Dot)
+	if i < 0 {
 		return false
 	}
-	t.root = t.own(t.root)
-	n := t.root
-	for d := uint8(0); ; d++ {
-		n.sum.remove(hash)
-		if n.kids == nil {
+	n := &t.root
+	for depth := uint8(0); n.kids != nil; depth++ {
+		if n.kids.count <= mergeBelow {
+			n.items = n.appendItems(make([]item, 0, grown(int(n.kids.count))))
+			n.kids, n.epoch = nil, t.epoch
+			i = indexOf(n.items, hash, c.Dot)
 			break
 		}
-		if n.sum.Count < mergeBelow {
-			// The leaf is below, and depth says how far: collect the others.
-			n.items = n.appendItems(make([]item, 0, grown(int(n.sum.Count)+1)))
-			n.kids = nil
-			break
-		}
-		slot := &n.kids[nibble(place, d)]
-		if d+1 == depth && (*slot).sum.Count == 1 {
-			*slot = nil
-			return true
-		}
-		*slot = t.own(*slot)
-		n = *slot
+		t.own(n)
+		n.hash -= hash
+		n.kids.count--
+		n = &n.kids.nodes[nibble(place, depth)]
 	}
-	i, last := indexOf(n.items, hash, c.Dot), len(n.items)-1
+	last := len(n.items) - 1
+	if last == 0 {
+		*n = node{}
+		return true
+	}
+	t.own(n)
+	n.hash -= hash
 	n.items[i] = n.items[last]
 	n.items[last] = item{}
 	n.items = n.items[:last]
@@ -178,10 +221,8 @@ func (n *node) appendItems(out []item) []item {
 	if n.kids == nil {
 		return append(out, n.items...)
 	}
-	for _, kid := range n.kids {
-		if kid != nil {
-			out = kid.appendItems(out)
-		}
+	for i := range n.kids.nodes {
+		out = n.kids.nodes[i].appendItems(out)
 	}
 	return out
 }
@@ -193,12 +234,11 @@ func (t *Trie) mustChange() {
 }
 
 // find is the node whose places are those of p, at p.depth, or else the leaf
-// above that holds them among others, at a smaller depth. It is nil if there
-// are none.
+// above that holds them among others, at a smaller depth.
 func (t *Trie) find(p prefix) (n *node, depth uint8) {
-	n = t.root
-	for n != nil && n.kids != nil && depth < p.depth {
-		n = n.kids[nibble(p.bits, depth)]
+	n = &t.root
+	for n.kids != nil && depth < p.depth {
+		n = &n.kids.nodes[nibble(p.bits, depth)]
 		depth++
 	}
 	return n, depth
@@ -207,11 +247,8 @@ func (t *Trie) find(p prefix) (n *node, depth uint8) {
 // sum is the sum of the cells under p.
 func (t *Trie) sum(p prefix) Sum {
 	n, depth := t.find(p)
-	switch {
-	case n == nil:
-		return Sum{}
-	case depth == p.depth:
-		return n.sum
+	if depth == p.depth {
+		return n.sum()
 	}
 	var s Sum
 	for _, it := range n.items {
@@ -225,19 +262,15 @@ func (t *Trie) sum(p prefix) Sum {
 // children are the sums of the 16 prefixes below p.
 func (t *Trie) children(p prefix) (sums [fanout]Sum) {
 	n, _ := t.find(p)
-	switch {
-	case n == nil:
-	case n.kids != nil:
-		for i, kid := range n.kids {
-			if kid != nil {
-				sums[i] = kid.sum
-			}
+	if n.kids != nil {
+		for i := range sums {
+			sums[i] = n.kids.nodes[i].sum()
 		}
-	default:
-		for _, it := range n.items {
-			if place := t.place(it); p.contains(place) {
-				sums[nibble(place, p.depth)].add(it.hash)
-			}
+		return sums
+	}
+	for _, it := range n.items {
+		if place := t.place(it); p.contains(place) {
+			sums[nibble(place, p.depth)].add(it.hash)
 		}
 	}
 	return sums
@@ -256,9 +289,8 @@ type walker struct {
 // walk begins at the first cell under p.
 func (t *Trie) walk(p prefix) *walker {
 	w := &walker{trie: t, under: p}
-	if n, depth := t.find(p); n != nil {
-		w.stack, w.part = append(w.stack, n), depth < p.depth
-	}
+	n, depth := t.find(p)
+	w.stack, w.part = append(w.stack, n), depth < p.depth
 	return w
 }
 
@@ -281,8 +313,8 @@ func (w *walker) next() *crdt.Cell {
 		w.items = n.items
 		if n.kids != nil {
 			for i := fanout - 1; i >= 0; i-- {
-				if n.kids[i] != nil {
-					w.stack = append(w.stack, n.kids[i])
+				if kid := &n.kids.nodes[i]; kid.count() > 0 {
+					w.stack = append(w.stack, kid)
 				}
 			}
 		}

@@ -83,7 +83,7 @@ func TestTrieModel(t *testing.T) {
 		seq := uint64(0)
 		for range rapid.IntRange(1, 12).Draw(t, "phases") {
 			n := rapid.IntRange(1, 120).Draw(t, "n")
-			switch rapid.IntRange(0, 5).Draw(t, "what") {
+			switch rapid.IntRange(0, 6).Draw(t, "what") {
 			case 0, 1:
 				keys := rapid.SampledFrom([]int{1, 5, 1000}).Draw(t, "keys") // many cells of one key, too
 				for i := range n {
@@ -106,6 +106,23 @@ func TestTrieModel(t *testing.T) {
 					}
 				}
 			case 4:
+				for k := range min(n, len(order)) {
+					i := (n + k) * 7919 % len(order)
+					old := order[i]
+					seq++
+					c := cellAt(old.Key, seq%3+1, seq)
+					if !trie.Replace(old, c) { // they are in two leaves
+						checkTrie(t, trie, live, prefix{}.child(0))
+						trie.Insert(c)
+						trie.Remove(old)
+					}
+					delete(live, old)
+					live[c], order[i] = true, c
+					if trie.Replace(old, c) {
+						t.Fatal("replaced what is not there")
+					}
+				}
+			case 5:
 				copied := make(model)
 				for c := range live {
 					copied[c] = true
@@ -146,6 +163,42 @@ func TestTrieShape(t *testing.T) {
 		if a.sum(p) != b.sum(p) || a.children(p) != b.children(p) {
 			t.Fatalf("subtree %d differs", i)
 		}
+	}
+}
+
+// An overwrite is one step, unless one key has so many cells that a leaf does
+// not hold all of them.
+func TestTrieReplace(t *testing.T) {
+	trie := NewTrie(testSeed)
+	cells := make([]*crdt.Cell, 20_000)
+	for i := range cells {
+		cells[i] = cellAt(fmt.Sprint("key", i), 1, uint64(i+1))
+		trie.Insert(cells[i])
+	}
+	before := trie.Snapshot()
+	want := NewTrie(testSeed)
+	for i, old := range cells {
+		if other := cells[(i+1)%len(cells)]; trie.Replace(other, cellAt(old.Key, 2, uint64(i+1))) {
+			t.Fatal("replaced a cell of another key")
+		}
+		c := cellAt(old.Key, 2, uint64(i+1))
+		if !trie.Replace(old, c) {
+			t.Fatalf("cell %d not replaced", i)
+		}
+		want.Insert(c)
+	}
+	for i := range fanout {
+		p := prefix{}.child(i)
+		if trie.sum(p) != want.sum(p) || trie.children(p) != want.children(p) {
+			t.Fatalf("subtree %d differs", i)
+		}
+	}
+	again := NewTrie(testSeed)
+	for _, c := range cells {
+		again.Insert(c)
+	}
+	if before.Root() != again.Root() || trie.Root() != want.Root() {
+		t.Error("the roots differ")
 	}
 }
 
@@ -230,8 +283,9 @@ func BenchmarkReplace(b *testing.B) {
 	began := cpuTime()
 	for i := range b.N {
 		k := i * 7919 % n
-		trie.Remove(cells[k])
-		trie.Insert(&fresh[i])
+		if !trie.Replace(cells[k], &fresh[i]) {
+			b.Fatal("not replaced")
+		}
 		cells[k] = &fresh[i]
 	}
 	reportCPU(b, began)
