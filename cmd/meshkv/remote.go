@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/meshkv/meshkv/client"
 )
@@ -40,17 +41,28 @@ func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(ctx, a.timeout)
 }
 
+// never is the time of a call under --timeout 0.
+const never = 100 * 365 * 24 * time.Hour
+
 // connect opens the API at addr, which is a URL or host:port.
 func (a *app) connect(ctx context.Context, addr string) (*client.Client, error) {
 	host, err := apiHost(addr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.Dial(ctx, host, nil)
+	c, err := client.Dial(ctx, host, a.dialOptions())
 	if err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+func (a *app) dialOptions() *client.DialOptions {
+	o := client.DialOptions{Timeout: a.timeout}
+	if o.Timeout <= 0 {
+		o.Timeout = never // zero would be the client's default
+	}
+	return &o
 }
 
 // apiHost is the host:port of an API address.
