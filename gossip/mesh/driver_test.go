@@ -217,7 +217,10 @@ func TestF7ParallelJoins(t *testing.T) {
 func TestF5MassRestart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	reap := func(c *Config) { lan(c); c.ReapAfter = 2 * time.Second }
+	reap := func(c *Config) { // the defaults, except that a death shows in half the time
+		c.Timings = Timings{ProbeInterval: 300 * time.Millisecond}
+		c.ReapAfter = 2 * time.Second
+	}
 	nodes := []*node{c.start("n0", 10, reap)}
 	for i := 1; i < 6; i++ {
 		nodes = append(nodes, c.start(fmt.Sprintf("n%d", i), uint64(10+i), reap, nodes[0].Addr()))

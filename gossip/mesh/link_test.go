@@ -157,6 +157,7 @@ func TestLinkSilence(t *testing.T) {
 
 // Pings keep an idle link alive for far longer than its silence.
 func TestLinkIdle(t *testing.T) {
+	t.Parallel()
 	la, lb := linkPair(t, Timings{LinkPing: 5 * time.Millisecond, LinkSilence: 2 * time.Second})
 	go func() {
 		for {

@@ -65,7 +65,7 @@ func TestRestartSupersedes(t *testing.T) {
 		t.Run(fmt.Sprintf("same address %v", same), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t)
-			slow := func(c *Config) { c.Timings.SuspicionMult = 40 } // 8 s at least
+			slow := func(c *Config) { c.Timings.SuspicionMult = 24 } // 4.8 s at least
 			a := c.start("a", 11, slow)
 			b := c.start("b", 12, slow, a.Addr())
 			d := c.start("d", 13, slow, a.Addr())
