@@ -28,10 +28,12 @@ type app struct {
 	output  string        // -o
 	addr    string        // --addr
 	timeout time.Duration // --timeout
+
+	watchPatience time.Duration // of a watch whose node is gone
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, env func(string) (string, bool)) *app {
-	return &app{stdin: stdin, stdout: stdout, stderr: stderr, env: env}
+	return &app{stdin: stdin, stdout: stdout, stderr: stderr, env: env, watchPatience: watchPatience}
 }
 
 // run executes one command line and returns the exit code. An error becomes

@@ -41,8 +41,12 @@ func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithTimeout(ctx, a.timeout)
 }
 
-// never is the time of a call under --timeout 0.
-const never = 100 * 365 * 24 * time.Hour
+const (
+	// never is the time of a call under --timeout 0.
+	never = 100 * 365 * 24 * time.Hour
+	// watchPatience is how long a watch waits for its node to come back.
+	watchPatience = 30 * time.Second
+)
 
 // connect opens the API at addr, which is a URL or host:port.
 func (a *app) connect(ctx context.Context, addr string) (*client.Client, error) {
@@ -58,7 +62,7 @@ func (a *app) connect(ctx context.Context, addr string) (*client.Client, error) 
 }
 
 func (a *app) dialOptions() *client.DialOptions {
-	o := client.DialOptions{Timeout: a.timeout}
+	o := client.DialOptions{Timeout: a.timeout, GiveUpAfter: a.watchPatience}
 	if o.Timeout <= 0 {
 		o.Timeout = never // zero would be the client's default
 	}

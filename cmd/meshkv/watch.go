@@ -89,7 +89,13 @@ func (a *app) openWatch(ctx context.Context, keyspace, prefix string, o *client.
 func (a *app) printEvents(ctx context.Context, w client.Watch, untilSynced bool) error {
 	for {
 		ev, err := w.Next(ctx)
-		if err != nil {
+		switch {
+		case errors.Is(err, client.ErrUnavailable):
+			return &failure{
+				text:  fmt.Sprintf("watch: the node at %s was not reachable for %v", a.addr, a.watchPatience),
+				cause: client.ErrUnavailable, // not the end of the time that it was given
+			}
+		case err != nil:
 			return fmt.Errorf("watch: %w", err)
 		}
 		if err := printEvent(a.stdout, a.output, ev); err != nil {
