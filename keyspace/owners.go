@@ -3,6 +3,7 @@ package keyspace
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/puzpuzpuz/xsync/v4"
 
@@ -21,6 +22,12 @@ type Owner struct {
 type Owners struct {
 	mu   sync.Mutex // serialises Set
 	incs *xsync.Map[crdt.Inc, Owner]
+	last atomic.Pointer[named] // the latest one to come alive
+}
+
+type named struct {
+	inc  crdt.Inc
+	name string
 }
 
 // NewOwners knows nobody.
@@ -37,10 +44,14 @@ func (o *Owners) Get(inc crdt.Inc) Owner {
 
 // Name of the node that inc is an incarnation of, or inc in hex.
 func (o *Owners) Name(inc crdt.Inc) string {
-	if owner, ok := o.incs.Load(inc); ok {
-		return owner.Name
+	if l := o.last.Load(); l != nil && l.inc == inc {
+		return l.name
 	}
-	return inc.String()
+	owner, ok := o.incs.Load(inc)
+	if !ok {
+		return inc.String()
+	}
+	return owner.Name
 }
 
 // Set records what is known of inc and reports whether its state changed. A
@@ -53,6 +64,12 @@ func (o *Owners) Set(inc crdt.Inc, owner Owner) (changed bool) {
 		owner.State = crdt.OwnerClosed
 	}
 	o.incs.Store(inc, owner)
+	if owner.State == crdt.OwnerAlive {
+		// One place, set here and not by readers, who would fight for its line.
+		o.last.Store(&named{inc, owner.Name})
+	} else if l := o.last.Load(); l != nil && l.inc == inc {
+		o.last.Store(nil)
+	}
 	return !known && owner.State != crdt.OwnerFailed || known && old.State != owner.State
 }
 

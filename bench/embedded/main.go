@@ -146,9 +146,12 @@ func median[T int64 | float64](v []T) T {
 	return v[len(v)/2]
 }
 
-// get compares random reads with a map behind an RWMutex, in turn. Both read the
-// first and the last byte of the value, since a value that is not read is not
-// fetched from memory either.
+// get compares random reads with a map behind an RWMutex, in turn: with keys that
+// are picked at random from a slice at each read, as a program would that has
+// them somewhere; and with the keys prepared in the order of the reads, where
+// several reads of the map overlap in the processor. All of them read the first
+// and the last byte of the value, since a value that is not read is not fetched
+// from memory either.
 func (b bench) get(n int) error {
 	nd, ks, err := b.start(node.DurabilityMemory, "")
 	if err != nil {
@@ -162,48 +165,74 @@ func (b bench) get(n int) error {
 	var mu sync.RWMutex
 	plain := make(map[string][]byte)
 	for _, k := range all {
-		plain[k] = make([]byte, valueBytes)
+		plain[strings.Clone(k)] = make([]byte, valueBytes)
+	}
+	fromMap := func(k string) (int, error) {
+		mu.RLock()
+		v := plain[k]
+		mu.RUnlock()
+		return len(v) + int(v[0]) + int(v[len(v)-1]), nil
+	}
+	ctx := context.Background()
+	fromNode := func(k string) (int, error) {
+		e, err := ks.Get(ctx, k, nil)
+		if err != nil {
+			return 0, err
+		}
+		return len(e.Value) + int(e.Value[0]) + int(e.Value[valueBytes-1]), nil
 	}
 	const reads = 2_000_000
+	picks := make([]int32, reads)
 	order := make([]string, reads)
-	ctx := context.Background()
-	var ours, theirs, ratios []float64
-	var allocs uint64
-	for range b.runs {
-		for i := range order {
-			order[i] = strings.Clone(all[rand.IntN(n)]) // not the map's own string
-		}
-		runtime.GC()
-		var sum int
-		start := time.Now()
-		for _, k := range order {
-			mu.RLock()
-			v := plain[k]
-			mu.RUnlock()
-			sum += len(v) + int(v[0]) + int(v[len(v)-1])
-		}
-		base := float64(time.Since(start).Nanoseconds()) / reads
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		start = time.Now()
-		for _, k := range order {
-			e, err := ks.Get(ctx, k, nil)
+	pick := func(i int) string { return all[picks[i]] }
+	prepared := func(i int) string { return order[i] }
+	for _, how := range []struct {
+		name string
+		key  func(i int) string
+	}{{"picked from a slice", pick}, {"prepared in order", prepared}} {
+		var ours, theirs, ratios []float64
+		var allocs uint64
+		for range b.runs {
+			for i := range picks {
+				picks[i] = int32(rand.IntN(n))
+				order[i] = strings.Clone(all[picks[i]])
+			}
+			base, _, err := timeReads(reads, how.key, fromMap)
 			if err != nil {
 				return err
 			}
-			sum += len(e.Value) + int(e.Value[0]) + int(e.Value[valueBytes-1])
+			mine, n, err := timeReads(reads, how.key, fromNode)
+			if err != nil {
+				return err
+			}
+			allocs = max(allocs, n)
+			ours, theirs, ratios = append(ours, mine), append(theirs, base), append(ratios, mine/base)
 		}
-		mine := float64(time.Since(start).Nanoseconds()) / reads
-		runtime.ReadMemStats(&after)
-		allocs = max(allocs, after.Mallocs-before.Mallocs)
-		if sum != 2*reads*valueBytes {
-			return fmt.Errorf("read %d bytes, want %d", sum, 2*reads*valueBytes)
-		}
-		ours, theirs, ratios = append(ours, mine), append(theirs, base), append(ratios, mine/base)
+		fmt.Printf("get, %d random keys, %s: %.0f ns; map+RWMutex %.0f ns; ratio %.2f (medians of %d); allocations per Get %.4f\n",
+			n, how.name, median(ours), median(theirs), median(ratios), b.runs, float64(allocs)/reads)
 	}
-	fmt.Printf("get, %d random keys: %.0f ns; map+RWMutex %.0f ns; ratio %.2f (medians of %d); allocations per Get %.4f\n",
-		n, median(ours), median(theirs), median(ratios), b.runs, float64(allocs)/reads)
 	return nil
+}
+
+// timeReads is ns per read and the allocations of all of them.
+func timeReads(reads int, key func(i int) string, read func(key string) (int, error)) (ns float64, allocs uint64, err error) {
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start, sum := time.Now(), 0
+	for i := range reads {
+		n, err := read(key(i))
+		if err != nil {
+			return 0, 0, fmt.Errorf("read: %w", err)
+		}
+		sum += n
+	}
+	took := time.Since(start)
+	runtime.ReadMemStats(&after)
+	if sum != reads*valueBytes {
+		return 0, 0, fmt.Errorf("read %d bytes, want %d", sum, reads*valueBytes)
+	}
+	return float64(took.Nanoseconds()) / float64(reads), after.Mallocs - before.Mallocs, nil
 }
 
 func (b bench) puts() error {
