@@ -114,6 +114,17 @@ type Write struct {
 	Expires   int64 // ms since the Unix epoch, or 0
 	Value     []byte
 	HLC       HLC
+
+	cell *Cell // made by Prepare
+}
+
+// Prepare makes the cell of the write ahead of Put, which then copies nothing:
+// so the copying need not be done under the lock of the replica. Nothing but HLC
+// may be changed afterwards, and w may be put once.
+func (w *Write) Prepare() { w.cell = w.pack() }
+
+func (w *Write) pack() *Cell {
+	return Cell{Key: w.Key, Path: w.Path, Kind: w.Kind, Flags: w.Flags, Expires: w.Expires, Value: w.Value}.pack()
 }
 
 // Put removes every cell of (w.Key, w.Path) held here, hidden and provisional
@@ -147,9 +158,11 @@ func (r *Replica) Put(w Write) ([]*Op, error) {
 		removes = DotsOf(dots...)
 	}
 	d := r.nextDot()
-	cell := Cell{
-		Key: w.Key, Path: w.Path, Kind: w.Kind, Flags: w.Flags, Dot: d, HLC: w.HLC, Expires: w.Expires, Value: w.Value,
-	}.pack()
+	cell := w.cell
+	if cell == nil {
+		cell = w.pack()
+	}
+	cell.Dot, cell.HLC = d, w.HLC
 	one.op = Op{Dot: d, Key: cell.Key, HLC: w.HLC, Removes: removes, Cell: cell}
 	r.Apply(&one.op)
 	return append(ops, &one.op), nil

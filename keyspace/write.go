@@ -46,6 +46,7 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	if opts.TTL > 0 {
 		w.Expires = max(now.Add(opts.TTL).UnixMilli(), 1)
 	}
+	w.Prepare()
 	var dot crdt.Dot
 	err := k.write(ctx, now, opts.Durable, func(h crdt.HLC) (err error) {
 		w.HLC = h
