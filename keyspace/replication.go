@@ -161,11 +161,6 @@ func (k *Keyspace) Throttle(ctx context.Context) error {
 	return k.env.Writer.Wait(ctx, ticket)
 }
 
-// Reconcile asks for a session with peer.
-func (k *Keyspace) Reconcile(now time.Time, peer gossip.PeerID) {
-	k.drive(now, func() { k.rep.Reconcile(now, peer) })
-}
-
 // Queued reports whether ops wait to be sent to a peer.
 func (k *Keyspace) Queued() bool {
 	k.mu.Lock()
