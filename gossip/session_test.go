@@ -262,12 +262,12 @@ func TestSilentSessionIsGivenUp(t *testing.T) {
 
 // A peer that lost its cells and kept its clock does not take ours along.
 func TestFuseHoldsBackAnEmptiedPeer(t *testing.T) {
-	a, b := newReplicator("a", 1, Limits{}), newReplicator("b", 2, Limits{})
+	a := newReplicator("a", 1, Limits{})
 	for i := range 3_000 {
 		mustPut(t, a, start, fmt.Sprint(i))
 	}
 	clock := a.Replica().Clock().Clone()
-	b = New(Config{Self: "b"}, crdt.State{Inc: 2, Cells: crdt.NewMapCells(), Clock: clock}, nil)
+	b := New(Config{Self: "b"}, crdt.State{Inc: 2, Cells: crdt.NewMapCells(), Clock: clock}, nil)
 	linkUp(start, a, b)
 	now := start
 	run := func(d time.Duration) {

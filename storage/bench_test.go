@@ -30,11 +30,10 @@ type table struct {
 		cells []*crdt.Cell
 		ch    crdt.Changes
 	}
-	clockMu sync.Mutex
-	clock   *crdt.Clock
-	keys    []string
-	value   []byte
-	seq     atomic.Uint64
+	clock *crdt.Clock
+	keys  []string
+	value []byte
+	seq   atomic.Uint64
 }
 
 func newTable(n int) *table {

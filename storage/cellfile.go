@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshkv/meshkv/crdt"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // The layout of the bbolt file; docs/storage.md has it in full.
@@ -135,7 +136,7 @@ func openCellFile(dir string, readOnly bool) (*bolt.DB, error) {
 	if errors.Is(err, ErrDamaged) {
 		return nil, err
 	}
-	for _, damage := range []error{bolt.ErrInvalid, bolt.ErrVersionMismatch, bolt.ErrChecksum} {
+	for _, damage := range []error{bolterrors.ErrInvalid, bolterrors.ErrVersionMismatch, bolterrors.ErrChecksum} {
 		if errors.Is(err, damage) {
 			return nil, &DamageError{File: path, Reason: err.Error(), Cause: err}
 		}

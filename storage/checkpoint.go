@@ -9,6 +9,7 @@ import (
 
 	"github.com/meshkv/meshkv/crdt"
 	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // A checkpoint moves a dirty set into the bbolt file, in transactions of bounded
@@ -91,7 +92,7 @@ func (c *checkpoint) update(fn func(*bolt.Tx) error) error {
 		return nil
 	}
 	undone := guarded(path, tx.Rollback)
-	if errors.Is(undone, bolt.ErrTxClosed) { // Commit has rolled back
+	if errors.Is(undone, bolterrors.ErrTxClosed) { // Commit has rolled back
 		undone = nil
 	}
 	c.jammed = undone != nil
