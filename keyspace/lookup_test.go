@@ -1,0 +1,89 @@
+package keyspace
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// The pages find what a map finds, through dense and sparse ones, and nothing is
+// left of them when every cell is gone.
+func TestDotIndexEqualsMap(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	x, model := newDotIndex(), make(map[crdt.Dot]*crdt.Cell)
+	var all []crdt.Dot
+	check := func() {
+		t.Helper()
+		for _, d := range all {
+			if x.get(d) != model[d] {
+				t.Fatalf("%v: got %v, want %v", d, x.get(d), model[d])
+			}
+		}
+	}
+	for i := range 4 * pageDots {
+		d := crdt.Dot{Inc: crdt.Inc(1 + i%2), Seq: uint64(1 + i/2)}
+		c := &crdt.Cell{Dot: d}
+		x.add(c)
+		model[d] = c
+		all = append(all, d)
+	}
+	check()
+	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	sparse := false
+	for i, d := range all {
+		x.remove(model[d])
+		delete(model, d)
+		if i%97 == 0 || len(model) < 100 {
+			check()
+		}
+		for _, pages := range x.incs {
+			for _, p := range pages {
+				sparse = sparse || p.dense == nil && p.live > 0
+			}
+		}
+	}
+	if len(x.incs) != 0 || x.lastPage != nil {
+		t.Errorf("%d incarnations are left of nothing", len(x.incs))
+	}
+	if !sparse {
+		t.Error("no page became a list")
+	}
+}
+
+// The table finds what a map finds, through growth and deletions, and stays in
+// proportion to what it holds.
+func TestTableEqualsMap(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	x, model := newTable(), make(map[string]*crdt.Cell)
+	for i := range 20_000 {
+		key := fmt.Sprint(rng.IntN(3_000))
+		if rng.IntN(3) == 0 {
+			x.Delete(key)
+			delete(model, key)
+		} else {
+			c := &crdt.Cell{Key: key}
+			x.Store(c)
+			model[key] = c
+		}
+		if x.live != len(model) {
+			t.Fatalf("step %d: %d live, want %d", i, x.live, len(model))
+		}
+		if got := x.Load(key); got != model[key] {
+			t.Fatalf("step %d: %s: got %v, want %v", i, key, got, model[key])
+		}
+	}
+	for i := range 3_000 {
+		if key := fmt.Sprint(i); x.Load(key) != model[key] {
+			t.Fatalf("%s: got %v, want %v", key, x.Load(key), model[key])
+		}
+	}
+	if slots := len(*x.slots.Load()); slots > 8*len(model) {
+		t.Errorf("%d slots for %d cells", slots, len(model))
+	}
+}
