@@ -93,7 +93,7 @@ func TestDropsShortenTheCalm(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newReplicator("a", 1, Limits{AnnounceSpans: 4, QueueRefs: 4})
-			r.LinkUp(start, "b")
+			r.LinkUp(start, "b", RoleDirect)
 			l := r.links["b"]
 			l.calm, l.calmAt = maxBackoff, start.UnixNano()+maxBackoff
 			drop(t, r)

@@ -40,7 +40,7 @@ func BenchmarkPut(b *testing.B) {
 				r := New(Config{Self: "a"}, crdt.State{Inc: 1, Cells: crdt.NewMapCells()}, nil)
 				now := time.Unix(1_800_000_000, 0)
 				for i := range links {
-					r.LinkUp(now, PeerID(fmt.Sprint("b", i)))
+					r.LinkUp(now, PeerID(fmt.Sprint("b", i)), RoleDirect)
 				}
 				for i := range keys {
 					_, _ = r.Put(now, crdt.Write{Key: names[i], Kind: crdt.KindRegister, Value: value})
@@ -76,9 +76,9 @@ func BenchmarkStep(b *testing.B) {
 	now := time.Unix(1_800_000_000, 0)
 	a := New(Config{Self: "a"}, crdt.State{Inc: 1, Cells: crdt.NewMapCells()}, nil)
 	r := New(Config{Self: "b"}, crdt.State{Inc: 2, Cells: crdt.NewMapCells()}, nil)
-	a.LinkUp(now, "b")
+	a.LinkUp(now, "b", RoleDirect)
 	for _, p := range []PeerID{"a", "c", "d", "e"} {
-		r.LinkUp(now, p)
+		r.LinkUp(now, p, RoleDirect)
 	}
 	value := make([]byte, 100)
 	b.ReportAllocs()

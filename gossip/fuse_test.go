@@ -75,7 +75,7 @@ func TestFuse(t *testing.T) {
 				}
 			}
 			for _, p := range tc.peers {
-				r.LinkUp(now, p)
+				r.LinkUp(now, p, RoleDirect)
 			}
 			if tc.open {
 				r.OpenFuse(now, time.Minute)

@@ -12,6 +12,7 @@ import (
 // slow link gathers and never queues frames.
 type link struct {
 	peer  PeerID
+	role  Role
 	begin bool // we begin the sessions of this link: we are the lower of the two
 	rtt   time.Duration
 	frame int  // the size of frames that NextFrame was last asked for

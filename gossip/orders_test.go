@@ -33,7 +33,7 @@ func TestF10AllOrdersOfShortHistories(t *testing.T) {
 		var root any
 		permute(ops, 0, func(order []*crdt.Op) {
 			r := newReplicator("r", 9, Limits{})
-			r.LinkUp(start, "p")
+			r.LinkUp(start, "p", RoleDirect)
 			for _, op := range order {
 				for range 2 {
 					if err := r.Step(start, "p", encoded(op)); err != nil {

@@ -226,11 +226,11 @@ func (r *Replicator) TakeWakes() []PeerID {
 
 // LinkUp begins a link to peer. Frames from it go to Step, and NextFrame gives
 // those for it, both in order. A link that is up already is taken down first.
-func (r *Replicator) LinkUp(now time.Time, peer PeerID) {
+func (r *Replicator) LinkUp(now time.Time, peer PeerID, role Role) {
 	r.LinkDown(peer)
 	r.begin(now)
 	l := &link{
-		peer: peer, begin: r.cfg.Self < peer, mine: r.cfg.Rand.Uint64(), frame: defaultFrame,
+		peer: peer, role: role, begin: r.cfg.Self < peer, mine: r.cfg.Rand.Uint64(), frame: defaultFrame,
 		helloDue: true, summaryDue: true,
 	}
 	i, _ := slices.BinarySearchFunc(r.order, peer, func(l *link, p PeerID) int { return comparePeers(l.peer, p) })
@@ -257,6 +257,13 @@ func (r *Replicator) LinkDown(peer PeerID) {
 	r.wants = slices.DeleteFunc(r.wants, func(w want) bool { return w.link == l })
 	if len(r.order) == 0 {
 		r.ring.reset()
+	}
+}
+
+// SetRole changes the role of the link to peer, if there is one.
+func (r *Replicator) SetRole(peer PeerID, role Role) {
+	if l := r.links[peer]; l != nil {
+		l.role = role
 	}
 }
 

@@ -53,7 +53,7 @@ func linkUp(now time.Time, all ...*Replicator) {
 	for _, a := range all {
 		for _, b := range all {
 			if a != b {
-				a.LinkUp(now, b.cfg.Self)
+				a.LinkUp(now, b.cfg.Self, RoleDirect)
 			}
 		}
 	}
@@ -61,8 +61,8 @@ func linkUp(now time.Time, all ...*Replicator) {
 
 func TestWakesAreGivenOnce(t *testing.T) {
 	r := newReplicator("a", 1, Limits{})
-	r.LinkUp(start, "c")
-	r.LinkUp(start, "b")
+	r.LinkUp(start, "c", RoleDirect)
+	r.LinkUp(start, "b", RoleDirect)
 	if got := slices.Clone(r.TakeWakes()); !slices.Equal(got, []PeerID{"c", "b"}) {
 		t.Fatalf("woken at link up: %v", got)
 	}
@@ -89,7 +89,7 @@ func TestWakesAreGivenOnce(t *testing.T) {
 
 func TestFramesAreBounded(t *testing.T) {
 	r := newReplicator("a", 1, Limits{})
-	r.LinkUp(start, "b")
+	r.LinkUp(start, "b", RoleDirect)
 	for i := range 100 {
 		if _, err := r.Put(start, crdt.Write{Key: fmt.Sprint(i), Kind: crdt.KindRegister, Value: make([]byte, 300)}); err != nil {
 			t.Fatal(err)
@@ -146,8 +146,8 @@ func TestMalformedFrameBreaksTheLink(t *testing.T) {
 	if st.DropMalformed != 1 || st.DropBrokenLink != 1 {
 		t.Errorf("counted %d malformed, %d after", st.DropMalformed, st.DropBrokenLink)
 	}
-	b.LinkUp(start, "a")
-	a.LinkUp(start, "b")
+	b.LinkUp(start, "a", RoleDirect)
+	a.LinkUp(start, "b", RoleDirect)
 	pump(t, start, a, b)
 	if da, ca := a.Root(); true {
 		if db, cb := b.Root(); da != db || ca != cb {
@@ -161,7 +161,7 @@ func TestMalformedFrameBreaksTheLink(t *testing.T) {
 
 func TestUnknownMessagesAndElementsAreSkipped(t *testing.T) {
 	b := newReplicator("b", 2, Limits{})
-	b.LinkUp(start, "a")
+	b.LinkUp(start, "a", RoleDirect)
 	e := crdt.NewEncoder()
 	e.Reset(nil)
 	e.ArrayLen(4) // a hello with one element more
@@ -181,7 +181,7 @@ func TestUnknownMessagesAndElementsAreSkipped(t *testing.T) {
 		t.Fatal("the known was not taken")
 	}
 	for _, bad := range [][]byte{{0x90}, {0x91, kindOp}, {0x92, kindOp}, {0x92, 0xa1, 'x'}, {0x93, kindBusy, 1}} {
-		b.LinkUp(start, "a")
+		b.LinkUp(start, "a", RoleDirect)
 		if err := b.Step(start, "a", bad); !errors.Is(err, crdt.ErrCodec) {
 			t.Errorf("% x: %v", bad, err)
 		}
@@ -240,7 +240,7 @@ func TestAnnouncementOfManyDoesNotWait(t *testing.T) {
 func TestNobodyElseIsAskedAtOnce(t *testing.T) {
 	r := newReplicator("r", 9, Limits{})
 	for _, p := range []PeerID{"a", "b"} {
-		r.LinkUp(start, p)
+		r.LinkUp(start, p, RoleDirect)
 		_, _ = r.NextFrame(start, p, nil, 1<<16)
 	}
 	e := crdt.NewEncoder()
@@ -307,7 +307,7 @@ func TestInSyncCostsFewBytes(t *testing.T) {
 // F14, at its lowest level.
 func TestF14HLCFarAhead(t *testing.T) {
 	r := newReplicator("b", 2, Limits{})
-	r.LinkUp(start, "a")
+	r.LinkUp(start, "a", RoleDirect)
 	e := crdt.NewEncoder()
 	near := crdt.HLCAt(start.UnixMilli() + 5_000)
 	far := crdt.HLCAt(start.UnixMilli() + 5_001)
@@ -330,7 +330,7 @@ func TestF14HLCFarAhead(t *testing.T) {
 
 func FuzzStep(f *testing.F) {
 	a := newReplicator("a", 1, Limits{})
-	a.LinkUp(start, "b")
+	a.LinkUp(start, "b", RoleDirect)
 	for i := range 3 {
 		mustPut(f, a, start, fmt.Sprint(i))
 	}
@@ -350,8 +350,8 @@ func FuzzStep(f *testing.F) {
 	f.Add(e.Bytes())
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		b := newReplicator("b", 2, Limits{})
-		b.LinkUp(start, "a")
-		b.LinkUp(start, "c")
+		b.LinkUp(start, "a", RoleDirect)
+		b.LinkUp(start, "c", RoleDirect)
 		_ = b.Step(start, "a", frame)
 		b.Tick(start.Add(time.Second))
 		for i := 0; i < 100; i++ {

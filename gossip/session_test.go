@@ -74,7 +74,7 @@ func TestSessionKnowsNothingBeforeItsEnd(t *testing.T) {
 	a, b, origin := newReplicator("a", 1, Limits{}), newReplicator("b", 2, Limits{}), newWriter(7)
 	dead := origin.put(t, "dead", "")
 	kill := origin.Delete("dead", 1)[0]
-	b.LinkUp(start, "origin")
+	b.LinkUp(start, "origin", RoleDirect)
 	for _, op := range []*crdt.Op{dead, kill} {
 		if err := b.Step(start, "origin", encoded(op)); err != nil {
 			t.Fatal(err)
@@ -85,7 +85,7 @@ func TestSessionKnowsNothingBeforeItsEnd(t *testing.T) {
 		mustPut(t, a, start, fmt.Sprint("a", i))
 	}
 	linkUp(start, a, b)
-	a.LinkUp(start, "origin")
+	a.LinkUp(start, "origin", RoleDirect)
 	for a.Stats().CellsProvided == 0 {
 		if !carry(t, start, a, b, 2_000) && !carry(t, start, b, a, 2_000) {
 			t.Fatal("nothing moves")
@@ -157,7 +157,7 @@ func TestSessionDiesWithItsLink(t *testing.T) {
 
 func TestStaleTokenIsDropped(t *testing.T) {
 	b := newReplicator("b", 2, Limits{})
-	b.LinkUp(start, "a")
+	b.LinkUp(start, "a", RoleDirect)
 	e := crdt.NewEncoder()
 	e.Reset(nil)
 	appendSession(e, envelope{link: 5, id: 1}, []byte{1})
@@ -282,7 +282,7 @@ func TestFuseHoldsBackAnEmptiedPeer(t *testing.T) {
 		t.Fatalf("after 9 s: %d cells, fuse blown %d times, %d held", st.Cells, st.FuseBlown, st.FuseHeld)
 	}
 	third := newReplicator("c", 3, Limits{})
-	a.LinkUp(now, "c")
+	a.LinkUp(now, "c", RoleDirect)
 	run(20 * time.Second)
 	if st := a.Stats(); st.Cells != 3_000 {
 		t.Fatalf("%d cells though another peer is there to ask", st.Cells)

@@ -15,8 +15,13 @@ import (
 const sweepEvery = 10 * time.Second
 
 // LinkUp tells the replicator of a new stream to peer.
-func (k *Keyspace) LinkUp(now time.Time, peer gossip.PeerID) {
-	k.drive(now, func() { k.rep.LinkUp(now, peer) })
+func (k *Keyspace) LinkUp(now time.Time, peer gossip.PeerID, role gossip.Role) {
+	k.drive(now, func() { k.rep.LinkUp(now, peer, role) })
+}
+
+// SetRole tells the replicator that the stream to peer has another role now.
+func (k *Keyspace) SetRole(now time.Time, peer gossip.PeerID, role gossip.Role) {
+	k.drive(now, func() { k.rep.SetRole(peer, role) })
 }
 
 // LinkDown tells the replicator that the stream to peer has ended.

@@ -77,7 +77,7 @@ func (n *Node) open(name string) (*keyspace.Keyspace, error) {
 	ks := keyspace.Open(name, n.env, storage.KeyspaceState{}, now)
 	n.keyspaces.Store(name, ks)
 	for _, p := range n.allPeers() {
-		ks.LinkUp(now, p.id)
+		ks.LinkUp(now, p.id, gossip.RoleDirect)
 	}
 	return ks, nil
 }

@@ -212,7 +212,7 @@ func (n *Node) runLink(ctx context.Context, link *mesh.Link) {
 	n.peers.Store(p.id, p)
 	n.everLinked.Store(true)
 	for _, ks := range n.sorted() {
-		ks.LinkUp(time.Now(), p.id)
+		ks.LinkUp(time.Now(), p.id, gossip.RoleDirect)
 	}
 	n.linkMu.Unlock()
 	log.Info("link up", "addr", link.Addr())

@@ -81,7 +81,7 @@ func (s *Sim) connect(c *conn) {
 	for i := range 2 {
 		n, peer := s.nodes[c.end(i)], s.nodes[c.end(1-i)]
 		c.told[i], c.peer[i] = true, peer.self
-		n.rep.LinkUp(n.clock(s.now), peer.self)
+		n.rep.LinkUp(n.clock(s.now), peer.self, gossip.RoleDirect)
 		n.peers[peer.self] = peer.id
 	}
 	gen := c.gen

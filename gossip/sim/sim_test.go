@@ -355,13 +355,13 @@ func TestOwnDotNotIssuedHere(t *testing.T) {
 	forged := crdt.Dot{Inc: s.nodes[1].inc, Seq: 7}
 	now := s.nodes[0].clock(s.now)
 	twin := gossip.New(gossip.Config{Self: "twin", Seed: keyspaceSeed}, crdt.State{Inc: forged.Inc, Seq: 6, Cells: crdt.NewMapCells()}, nil)
-	twin.LinkUp(now, "n")
+	twin.LinkUp(now, "n", gossip.RoleDirect)
 	if _, err := twin.Put(now, crdt.Write{Key: "k", Kind: crdt.KindRegister}); err != nil {
 		t.Fatal(err)
 	}
 	frame, _ := twin.NextFrame(now, "n", nil, 1<<16)
 	r := s.Replicator(1)
-	r.LinkUp(now, "twin")
+	r.LinkUp(now, "twin", gossip.RoleDirect)
 	must(t, r.Step(now, "twin", frame))
 	if !r.Lost() || r.Stats().ForeignDots != 1 || r.Replica().Cells().ByDot(forged) == nil {
 		t.Fatalf("lost %v, %d foreign dots", r.Lost(), r.Stats().ForeignDots)
