@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/gossip"
 	"github.com/meshkv/meshkv/gossip/mesh"
 	"github.com/meshkv/meshkv/keyspace"
 	"github.com/meshkv/meshkv/storage"

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/meshkv/meshkv/gossip"
 )
 
 // pair is two nodes, the lower first.
