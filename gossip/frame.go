@@ -81,6 +81,11 @@ func (r *Replicator) appendControl(l *link) {
 		appendDots(r.enc, kindGraft, l.graft)
 		l.graft = nil
 	}
+	for _, b := range l.beacons {
+		r.stats.BeaconsSent++
+		appendBeacon(r.enc, b)
+	}
+	l.beacons = l.beacons[:0]
 }
 
 // appendOps appends ops while they fit into the frame, which began at from and

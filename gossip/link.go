@@ -36,6 +36,7 @@ type link struct {
 	haveAt     int64     // when the first of have came
 	haveDue    bool      // announce with the next frame
 	graft      crdt.Dots // to ask for
+	beacons    []beacon  // one of an origin
 	wanted     crdt.Dots // asked for by the peer
 	replies    []*crdt.Op
 	queue      queue
@@ -94,7 +95,7 @@ func (l *link) takeHave() crdt.Dots {
 
 // control reports whether anything other than ops and session messages waits.
 func (l *link) control() bool {
-	return l.helloDue || l.summaryDue || l.busyDue || l.abortDue || l.haveDue || len(l.graft) > 0
+	return l.helloDue || l.summaryDue || l.busyDue || l.abortDue || l.haveDue || len(l.graft) > 0 || len(l.beacons) > 0
 }
 
 // ops reports whether ops wait, or are to be looked up.

@@ -18,6 +18,7 @@ import (
 //	session  [6, link, id, number, payload]
 //	busy     [7, id, ms]                   refuses session id; try after ms
 //	abort    [8, link, id]                 ends session id without conclusion
+//	beacon   [12, inc, hlc]                what time it is at an origin that writes
 //
 // link is the sum of the tokens of both hellos: a message of an earlier link
 // between the same peers is recognised by it and dropped.
@@ -30,6 +31,8 @@ const (
 	kindSession
 	kindBusy
 	kindAbort
+
+	kindBeacon = 12
 )
 
 // Bounds of messages.
@@ -153,7 +156,7 @@ func known(kind uint64) int {
 	switch kind {
 	case kindOp, kindIHave, kindGraft:
 		return 1
-	case kindHello, kindBusy, kindAbort:
+	case kindHello, kindBusy, kindAbort, kindBeacon:
 		return 2
 	case kindSession:
 		return 4

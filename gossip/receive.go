@@ -73,6 +73,13 @@ func (r *Replicator) take(l *link, kind uint64) error {
 			r.busy(l, id, min(ms, maxBusyMs))
 		}
 		return err
+	case kindBeacon:
+		var origin, at uint64
+		err := takeUints(d, &origin, &at)
+		if err == nil {
+			r.beacon(l, beacon{origin: crdt.Inc(origin), at: crdt.HLC(at)})
+		}
+		return err
 	default: // kindAbort
 		var token, id uint64
 		err := takeUints(d, &token, &id)
@@ -112,7 +119,7 @@ func (r *Replicator) op(l *link, op *crdt.Op) {
 		r.stats.OpsDuplicate++
 		return
 	}
-	r.noteLag(op.HLC)
+	r.noteLag(op.Dot.Inc, op.HLC)
 	r.spread(l, op)
 }
 

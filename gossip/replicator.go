@@ -55,6 +55,10 @@ type Replicator struct {
 	fuse   fuse
 	stats  Stats
 
+	lags     lags
+	issuedAt int64 // the newest op of ours
+	beaconAt int64 // when the next beacon is due, or 0
+
 	// How much of replica.Changes has been taken over into data and sessions.
 	added, removed, clocked int
 }
@@ -181,6 +185,9 @@ func (r *Replicator) CloseInc(inc crdt.Inc) (changed bool) {
 // issue queues ops that were minted here on every link.
 func (r *Replicator) issue(ops []*crdt.Op) {
 	r.stats.OpsIssued += int64(len(ops))
+	if len(ops) > 0 {
+		r.issuedAt = r.nowNs
+	}
 	if len(r.order) == 0 {
 		return
 	}
@@ -298,6 +305,7 @@ func (r *Replicator) Tick(now time.Time) {
 	r.tickSessions()
 	r.startSessions()
 	r.summaries()
+	r.tickBeacon()
 	for _, l := range r.order {
 		if r.ready(l) {
 			l.awake = false

@@ -281,13 +281,7 @@ func TestInSyncCostsFewBytes(t *testing.T) {
 	linkUp(start, a, b)
 	mustPut(t, a, start, "k")
 	pump(t, start, a, b)
-	now := start
-	for range 100 {
-		now = now.Add(50 * time.Millisecond)
-		a.Tick(now)
-		b.Tick(now)
-		pump(t, now, a, b)
-	}
+	now := run(t, start, 65*time.Second, a, b) // and no beacons any more
 	before := a.Stats().BytesSent
 	for range 30 * 20 {
 		now = now.Add(50 * time.Millisecond)

@@ -36,6 +36,9 @@ type Stats struct {
 	GraftsSent, GraftsReceived int64 // messages
 	GraftsUnmatched            int64 // messages asking for more than the ring holds
 
+	// Beacons.
+	BeaconsSent, BeaconsReceived int64
+
 	// Summaries and sessions.
 	SummariesSent, SummariesReceived int64
 	SummariesUnequal                 int64
@@ -64,6 +67,7 @@ type Stats struct {
 	DropIHave        int64 // announcements not sent, spans
 	DropWant         int64 // announcements not waited for, spans
 	DropGraft        int64 // requests not served, spans
+	DropBeacon       int64 // of too many origins, for a link that lags, or of a clock far ahead
 	Overflows        int64 // queues dropped: links that fell behind
 	LinksLost        int64
 
@@ -152,8 +156,9 @@ func (r *Replicator) noteHLC(h crdt.HLC) {
 	r.maxHLC = h
 }
 
-func (r *Replicator) noteLag(h crdt.HLC) {
+func (r *Replicator) noteLag(origin crdt.Inc, h crdt.HLC) {
 	ms := r.nowNs/int64(time.Millisecond) - h.WallMs()
 	r.stats.LastLagMs = ms
 	r.stats.Lag[lagBucket(ms)]++
+	r.lags.note(r.lags.origin(origin), ms, r.nowNs)
 }

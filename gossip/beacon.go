@@ -1,0 +1,98 @@
+package gossip
+
+import (
+	"time"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+const (
+	// beaconEvery is the period of the beacons of an origin that wrote within
+	// beaconFor. An idle keyspace sends none.
+	beaconEvery = int64(5 * time.Second)
+	beaconFor   = int64(time.Minute)
+	// maxBeacons bounds the beacons that wait on one link. What is over is
+	// dropped and counted: the next one comes in 5 s.
+	maxBeacons = 256
+)
+
+// A beacon is the time at its origin. It spreads as an op would, without
+// announcements and repair, so that the lag of an origin is known while it
+// writes little, and a beacon that does not come says as much as one that is late.
+type beacon struct {
+	origin crdt.Inc
+	at     crdt.HLC
+}
+
+func appendBeacon(e *crdt.Encoder, b beacon) {
+	e.ArrayLen(3)
+	e.Uint(kindBeacon)
+	e.Uint(uint64(b.origin))
+	e.Uint(uint64(b.at))
+}
+
+// tickBeacon sends the beacon that is due.
+func (r *Replicator) tickBeacon() {
+	r.lags.tick(r.nowNs)
+	if r.issuedAt == 0 || r.nowNs-r.issuedAt >= beaconFor {
+		r.beaconAt = 0
+		return
+	}
+	if r.beaconAt == 0 { // the write itself tells the lag of now
+		r.beaconAt = r.issuedAt + beaconEvery
+	}
+	if r.nowNs < r.beaconAt {
+		return
+	}
+	r.beaconAt = r.nowNs + beaconEvery
+	b := beacon{origin: r.replica.Inc(), at: crdt.HLCAt(r.nowNs / int64(time.Millisecond))}
+	for _, l := range r.order {
+		if l.role != RoleQuiet {
+			r.sendBeacon(l, b)
+		}
+	}
+}
+
+// beacon takes a beacon that came over from.
+func (r *Replicator) beacon(from *link, b beacon) {
+	r.stats.BeaconsReceived++
+	if b.origin == r.replica.Inc() {
+		return
+	}
+	ms := r.nowNs/int64(time.Millisecond) - b.at.WallMs()
+	o := r.lags.origin(b.origin)
+	switch {
+	case o == nil, -ms > r.cfg.Limits.MaxClockDrift.Milliseconds():
+		r.stats.DropBeacon++
+		return
+	case b.at <= o.beacon: // over another way
+		return
+	}
+	o.beacon = b.at
+	r.lags.note(o, ms, r.nowNs)
+	for _, l := range r.order {
+		if l != from && r.passesOn(l, b.origin) {
+			r.sendBeacon(l, b)
+		}
+	}
+}
+
+func (r *Replicator) sendBeacon(l *link, b beacon) {
+	for i := range l.beacons {
+		if l.beacons[i].origin == b.origin {
+			l.beacons[i] = b
+			return
+		}
+	}
+	if len(l.beacons) >= maxBeacons {
+		r.stats.DropBeacon++
+		return
+	}
+	l.beacons = append(l.beacons, b)
+	r.wake(l)
+}
+
+// passesOn reports whether what origin issued goes on over l from here.
+func (r *Replicator) passesOn(l *link, origin crdt.Inc) bool {
+	return l.role == RoleTree
+}
