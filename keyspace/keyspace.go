@@ -47,6 +47,8 @@ type Env struct {
 	Closed ClosedFunc
 	Sync   bool // every local write waits for the disk
 	Logger *slog.Logger
+
+	left sequences // of keyspaces that were dropped
 }
 
 // A Keyspace is one eventual keyspace at one node. It implements
@@ -66,6 +68,7 @@ type Keyspace struct {
 	ticket  storage.Ticket // of the newest change
 	met     bool           // once found equal to a peer
 	done    bool
+	dropped bool // done, and out of the store
 
 	watchers atomic.Int64
 	issued   atomic.Uint64
@@ -104,7 +107,7 @@ func Open(name string, env *Env, st storage.KeyspaceState, now time.Time) *Keysp
 		Seed:     xxhash.Sum64String(name),
 		Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, crdt.State{
-		Inc: env.Inc, Cells: k.index, Clock: clock, Pending: st.Pending,
+		Inc: env.Inc, Seq: env.left.last(name, env.Inc), Cells: k.index, Clock: clock, Pending: st.Pending,
 	}, slices.Values(st.Cells))
 	return k
 }
