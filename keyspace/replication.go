@@ -48,6 +48,10 @@ func (k *Keyspace) NextFrame(now time.Time, peer gossip.PeerID, buf []byte, max 
 // drive runs one call of the replicator under the mutex and does what follows.
 func (k *Keyspace) drive(now time.Time, call func()) {
 	k.mu.Lock()
+	if k.dropped { // nothing may reach the store under this name any more
+		k.mu.Unlock()
+		return
+	}
 	call()
 	after := k.settle(now)
 	k.mu.Unlock()

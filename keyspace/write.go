@@ -98,7 +98,11 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 	}
 	k.mu.Lock()
 	if k.done {
+		dropped := k.dropped
 		k.mu.Unlock()
+		if dropped {
+			return fmt.Errorf("%w: this node no longer holds keyspace %s", client.ErrUnavailable, k.name)
+		}
 		return client.ErrDraining
 	}
 	err := change(k.env.Clock.Now(now))

@@ -78,6 +78,7 @@ const maxKept = 1 << 14
 // gathered is what changed in one keyspace.
 type gathered struct {
 	name    string
+	dropped bool // all from before this batch, and what it gathered until then
 	added   []*crdt.Cell
 	removed []crdt.Dot
 	clock   []ClockEntry
@@ -91,7 +92,13 @@ type gathered struct {
 }
 
 func (g *gathered) idle() bool {
-	return len(g.added)+len(g.removed)+len(g.clock)+len(g.pending) == 0
+	return !g.dropped && len(g.added)+len(g.removed)+len(g.clock)+len(g.pending) == 0
+}
+
+// drop forgets what was gathered: the keyspace is gone.
+func (g *gathered) drop() {
+	g.reset()
+	g.dropped = true
 }
 
 // add takes in one Changes and returns by how many bytes more wait now, which is
@@ -200,7 +207,7 @@ func (g *gathered) build() (KeyspaceBatch, bool) {
 		}
 	}
 	return KeyspaceBatch{
-		Name: g.name, Put: g.added, Drop: g.removed, Clock: g.clock, PendingAdd: g.padd, PendingDrop: g.pdrop,
+		Name: g.name, Reset: g.dropped, Put: g.added, Drop: g.removed, Clock: g.clock, PendingAdd: g.padd, PendingDrop: g.pdrop,
 	}, true
 }
 
@@ -269,6 +276,7 @@ func (s seqs) of(inc crdt.Inc) (seq uint64, ok bool) {
 }
 
 func (g *gathered) reset() {
+	g.dropped = false
 	clear(g.added)
 	clear(g.clock)
 	clear(g.pending)

@@ -7,14 +7,19 @@ import (
 )
 
 // encodeBatch appends [hlcBound, [keyspace, …]], where a keyspace is
-// [name, [cell, …], [dropped dot, …], [entry, …], [dot, …], [dot, …]].
+// [name, [cell, …], [dropped dot, …], [entry, …], [dot, …], [dot, …], 1]; the last
+// element is there only if the keyspace is reset.
 func encodeBatch(e *crdt.Encoder, b *Batch) {
 	e.ArrayLen(2)
 	e.Uint(uint64(b.HLCBound))
 	e.ArrayLen(len(b.Keyspaces))
 	for i := range b.Keyspaces {
 		ks := &b.Keyspaces[i]
-		e.ArrayLen(6)
+		if ks.Reset {
+			e.ArrayLen(7)
+		} else {
+			e.ArrayLen(6)
+		}
 		e.Str(ks.Name)
 		e.ArrayLen(len(ks.Put))
 		for _, c := range ks.Put {
@@ -27,6 +32,9 @@ func encodeBatch(e *crdt.Encoder, b *Batch) {
 		}
 		encodeDots(e, ks.PendingAdd)
 		encodeDots(e, ks.PendingDrop)
+		if ks.Reset {
+			e.Uint(1)
+		}
 	}
 }
 
@@ -78,7 +86,15 @@ func decodeKeyspaceBatch(d *crdt.Decoder) (ks KeyspaceBatch, err error) {
 	if ks.PendingDrop, err = decodeList(d, (*crdt.Decoder).Dot); err != nil {
 		return ks, err
 	}
-	return ks, d.Skip(extra)
+	if extra == 0 {
+		return ks, nil
+	}
+	reset, err := d.Uint()
+	if err != nil {
+		return ks, err
+	}
+	ks.Reset = reset != 0
+	return ks, d.Skip(extra - 1)
 }
 
 func decodeEntry(d *crdt.Decoder) (ClockEntry, error) {

@@ -39,7 +39,16 @@ func (c *checkpoint) run(ctx context.Context) error {
 	c.enc = crdt.NewEncoder()
 	names := slices.Sorted(maps.Keys(c.set.keyspaces))
 	for _, name := range names {
-		changes := c.set.keyspaces[name].changes()
+		set := c.set.keyspaces[name]
+		if set.reset {
+			if err := c.update(func(tx *bolt.Tx) error { return deleteKeyspace(tx, name) }); err != nil {
+				return err
+			}
+			if err := c.pause(ctx); err != nil {
+				return err
+			}
+		}
+		changes := set.changes()
 		for len(changes) > 0 {
 			var err error
 			if changes, err = c.writeCells(name, changes); err != nil {
@@ -52,6 +61,9 @@ func (c *checkpoint) run(ctx context.Context) error {
 	}
 	return c.update(func(tx *bolt.Tx) error {
 		for _, name := range names {
+			if c.set.keyspaces[name].gone {
+				continue
+			}
 			if err := c.writeRest(tx, name); err != nil {
 				return err
 			}
@@ -119,6 +131,24 @@ func keyspace(tx *bolt.Tx, name string) (*bolt.Bucket, totals, error) {
 		}
 	}
 	return ks, totals{}, nil
+}
+
+// deleteKeyspace takes the bucket of a keyspace out of the file, if it is there,
+// and out of the number of keyspaces that a reader must find.
+func deleteKeyspace(tx *bolt.Tx, name string) error {
+	err := tx.Bucket(bucketKeyspaces).DeleteBucket([]byte(name))
+	if errors.Is(err, bolterrors.ErrBucketNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	p, err := readPosition(tx)
+	if err != nil {
+		return err
+	}
+	p.keyspaces = max(p.keyspaces-1, 0) // one of a checkpoint that was cut short is not in it
+	return putPosition(tx.Bucket(bucketMeta), p)
 }
 
 // writeCells writes as many changes as fit one transaction and returns the rest.

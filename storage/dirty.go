@@ -18,6 +18,10 @@ type dirty struct {
 }
 
 type dirtyKeyspace struct {
+	// reset: nothing of what the file has of the keyspace counts. It is deleted
+	// before anything is written, once more if a checkpoint was cut short.
+	reset   bool
+	gone    bool                    // reset, and not begun anew: there is no such keyspace
 	puts    map[crdt.Dot]*crdt.Cell // none of them is in the file
 	drops   []crdt.Dot
 	clock   map[crdt.Inc]crdt.Entry
@@ -29,14 +33,18 @@ func newDirty() *dirty { return &dirty{keyspaces: make(map[string]*dirtyKeyspace
 func (d *dirty) keyspace(name string) *dirtyKeyspace {
 	ks := d.keyspaces[name]
 	if ks == nil {
-		ks = &dirtyKeyspace{
-			puts:    make(map[crdt.Dot]*crdt.Cell),
-			clock:   make(map[crdt.Inc]crdt.Entry),
-			pending: make(map[crdt.Dot]bool),
-		}
+		ks = newDirtyKeyspace()
 		d.keyspaces[name] = ks
 	}
 	return ks
+}
+
+func newDirtyKeyspace() *dirtyKeyspace {
+	return &dirtyKeyspace{
+		puts:    make(map[crdt.Dot]*crdt.Cell),
+		clock:   make(map[crdt.Inc]crdt.Entry),
+		pending: make(map[crdt.Dot]bool),
+	}
 }
 
 // apply adds b, which is in the log.
@@ -45,6 +53,11 @@ func (d *dirty) apply(b *Batch) {
 	for i := range b.Keyspaces {
 		kb := &b.Keyspaces[i]
 		ks := d.keyspace(kb.Name)
+		if kb.Reset {
+			*ks = *newDirtyKeyspace()
+			ks.reset = true
+		}
+		ks.gone = kb.gone()
 		for _, c := range kb.Put {
 			ks.puts[c.Dot] = c
 		}
@@ -54,6 +67,9 @@ func (d *dirty) apply(b *Batch) {
 				if !d.replaying {
 					continue
 				}
+			}
+			if ks.reset {
+				continue
 			}
 			ks.drops = append(ks.drops, dot)
 		}

@@ -37,7 +37,11 @@ func readCells(ctx context.Context, db *bolt.DB, overlay *dirty) (State, positio
 					return &DamageError{File: db.Path(), Reason: "keyspace without a bucket"}
 				}
 				found++
-				state, err := readKeyspace(ctx, ks, string(name), overlay.keyspaces[string(name)])
+				over := overlay.keyspaces[string(name)]
+				if over != nil && over.reset {
+					return nil
+				}
+				state, err := readKeyspace(ctx, ks, string(name), over)
 				st.Keyspaces[string(name)] = state
 				return err
 			})
@@ -53,6 +57,9 @@ func readCells(ctx context.Context, db *bolt.DB, overlay *dirty) (State, positio
 	}
 	st.NodeID, st.HLCBound = p.nodeID, max(p.hlcBound, overlay.hlcBound)
 	for name, over := range overlay.keyspaces {
+		if over.gone {
+			continue
+		}
 		ks, ok := st.Keyspaces[name]
 		if !ok {
 			ks.Clock = crdt.NewClock()

@@ -75,7 +75,13 @@ func (m *memory) Commit(ctx context.Context, b Batch) error {
 	}
 	m.hlcBound = max(m.hlcBound, b.HLCBound)
 	for i := range b.Keyspaces {
-		m.keyspace(b.Keyspaces[i].Name).apply(&b.Keyspaces[i])
+		ks := &b.Keyspaces[i]
+		if ks.Reset {
+			delete(m.keyspaces, ks.Name)
+		}
+		if !ks.gone() {
+			m.keyspace(ks.Name).apply(ks)
+		}
 	}
 	m.stats.Commits++
 	return nil

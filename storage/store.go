@@ -57,15 +57,23 @@ type Batch struct {
 
 // A KeyspaceBatch is what a batch changes in one keyspace. No dot may be both in
 // Put and in Drop, or both in PendingAdd and in PendingDrop. A dot is put at most
-// once in the life of a store, since no dot is issued twice and one that was
-// dropped never lives again.
+// once between two resets of the keyspace, since no dot is issued twice and one
+// that was dropped never lives again.
 type KeyspaceBatch struct {
-	Name        string       // 1..MaxNameBytes
+	Name string // 1..MaxNameBytes
+	// Reset: all that the keyspace held is gone, and the rest of the batch begins
+	// it anew. With no rest there is no such keyspace any more.
+	Reset       bool
 	Put         []*crdt.Cell // new live cells, provisional ones too
 	Drop        []crdt.Dot   // cells that are gone; unknown dots are ignored
 	Clock       []ClockEntry // new values of changed entries
 	PendingAdd  []crdt.Dot
 	PendingDrop []crdt.Dot
+}
+
+// gone reports whether the batch leaves no keyspace.
+func (ks *KeyspaceBatch) gone() bool {
+	return ks.Reset && len(ks.Put)+len(ks.Drop)+len(ks.Clock)+len(ks.PendingAdd)+len(ks.PendingDrop) == 0
 }
 
 // MaxNameBytes is the longest name of a keyspace.

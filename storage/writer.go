@@ -127,6 +127,21 @@ func (w *Writer) Append(keyspace string, ch *crdt.Changes, clock *crdt.Clock) (T
 	return t, nil
 }
 
+// Drop takes a keyspace out of the store as a whole. What is appended under its
+// name afterwards begins it anew. Errors are those of Append.
+func (w *Writer) Drop(keyspace string) (Ticket, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != nil {
+		return Ticket{}, w.err
+	}
+	w.open.keyspace(keyspace).drop()
+	if w.open.first() {
+		signal(w.wake)
+	}
+	return Ticket{w.open.commit}, nil
+}
+
 // Bound raises the persisted bound of the hybrid logical clock to h. If the
 // writer has ended, waiting for the ticket gives the error.
 func (w *Writer) Bound(h crdt.HLC) Ticket {

@@ -148,6 +148,12 @@ func NewModel() *Model { return &Model{Keyspaces: make(map[string]*ModelKeyspace
 func (m *Model) Apply(b storage.Batch) {
 	m.HLCBound = max(m.HLCBound, b.HLCBound)
 	for _, kb := range b.Keyspaces {
+		if kb.Reset {
+			delete(m.Keyspaces, kb.Name)
+			if len(kb.Put)+len(kb.Drop)+len(kb.Clock)+len(kb.PendingAdd)+len(kb.PendingDrop) == 0 {
+				continue
+			}
+		}
 		ks := m.Keyspaces[kb.Name]
 		if ks == nil {
 			ks = &ModelKeyspace{Cells: map[crdt.Dot]*crdt.Cell{}, Clock: crdt.NewClock(), Pending: map[crdt.Dot]bool{}}
@@ -226,6 +232,17 @@ func (g *Dots) Batch(t *rapid.T) storage.Batch {
 		}
 		kb := storage.KeyspaceBatch{Name: name}
 		live := g.live[name]
+		if kb.Reset = rapid.IntRange(0, 5).Draw(t, "reset") == 0; kb.Reset {
+			live = nil
+			for inc := range 4 { // a replica that begins anew may get the same cells again
+				delete(g.next, fmt.Sprint(name, inc))
+			}
+			if rapid.Bool().Draw(t, "gone") {
+				g.live[name] = nil
+				b.Keyspaces = append(b.Keyspaces, kb)
+				continue
+			}
+		}
 		for range rapid.IntRange(0, 3).Draw(t, "drops") {
 			if len(live) == 0 {
 				break
