@@ -38,11 +38,11 @@ func (k *Keyspace) drop() (ticket storage.Ticket, err error) {
 		return k.ticket, nil
 	}
 	r := k.rep.Replica()
-	k.env.left.note(k.name, r.Inc(), r.Seq())
+	k.env.left.note(k.id, r.Inc(), r.Seq())
 	k.done, k.dropped = true, true
 	k.signal()
 	if k.env.Writer != nil {
-		k.ticket, err = k.env.Writer.Drop(k.name)
+		k.ticket, err = k.env.Writer.Drop(k.id)
 	}
 	return k.ticket, err
 }

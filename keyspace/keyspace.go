@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +32,11 @@ type Waker interface {
 	Wake(keyspace string, peer gossip.PeerID)
 }
 
+// HoldersFunc gives the names of the nodes that are alive and hold a keyspace,
+// this one included; empty if that is not known yet. It is called with the
+// keyspace's mutex held and must not block.
+type HoldersFunc func(keyspace string) []string
+
 // ClosedFunc is told of incarnations that this keyspace's clock says are
 // closed. It is called without locks and must not block.
 type ClosedFunc func(incs []crdt.Inc)
@@ -45,8 +51,10 @@ type Env struct {
 	Writer *storage.Writer // nil: memory only
 	Waker  Waker           // must not block
 	Closed ClosedFunc
-	Sync   bool // every local write waits for the disk
-	Logger *slog.Logger
+	// Holders may be nil: then every node that is alive holds every keyspace.
+	Holders HoldersFunc
+	Sync    bool // every local write waits for the disk
+	Logger  *slog.Logger
 
 	left sequences // of keyspaces that were dropped
 }
@@ -54,7 +62,8 @@ type Env struct {
 // A Keyspace is one eventual keyspace at one node. It implements
 // client.Keyspace. Safe for concurrent use.
 type Keyspace struct {
-	name  string
+	name  string // as users know it
+	id    string // at peers and in the store: the name, and its generation if that is not 0
 	env   *Env
 	index *index
 
@@ -75,10 +84,13 @@ type Keyspace struct {
 }
 
 // Open resumes a keyspace from what the store held; a zero state is an empty
-// one. The state is taken over.
-func Open(name string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspace {
+// one. The state is taken over. The id is the keyspace's name, followed by a '#'
+// and its generation where it was removed before.
+func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspace {
+	name, _, _ := strings.Cut(id, "#")
 	k := &Keyspace{
 		name:  name,
+		id:    id,
 		env:   env,
 		index: newIndex(),
 		life:  newLifetimes(),
@@ -102,18 +114,21 @@ func Open(name string, env *Env, st storage.KeyspaceState, now time.Time) *Keysp
 		k.restate(k.index.ByDot(d).Key)
 	}
 	k.rep = gossip.New(gossip.Config{
-		Keyspace: name,
+		Keyspace: id,
 		Self:     env.Self,
-		Seed:     xxhash.Sum64String(name),
+		Seed:     xxhash.Sum64String(id),
 		Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, crdt.State{
-		Inc: env.Inc, Seq: env.left.last(name, env.Inc), Cells: k.index, Clock: clock, Pending: st.Pending,
+		Inc: env.Inc, Seq: env.left.last(id, env.Inc), Cells: k.index, Clock: clock, Pending: st.Pending,
 	}, slices.Values(st.Cells))
 	return k
 }
 
 // Name implements client.Keyspace.
 func (k *Keyspace) Name() string { return k.name }
+
+// ID is the name under which peers and the store know this life of the keyspace.
+func (k *Keyspace) ID() string { return k.id }
 
 // Info implements client.Keyspace.
 func (k *Keyspace) Info(context.Context) (client.KeyspaceInfo, error) {
@@ -142,10 +157,18 @@ func (k *Keyspace) Digest(context.Context) (client.Digest, error) {
 func hexSum(s reconcile.Sum) string { return fmt.Sprintf("%016x%08x", s.Hash, s.Count) }
 
 // chosen reports whether this node collects for closed incarnations: it has the
-// lowest hash of (keyspace, name) among the nodes that are alive.
+// lowest hash of (keyspace, name) among the nodes that are alive and hold the
+// keyspace.
 func (k *Keyspace) chosen() bool {
+	var holders []string
+	if k.env.Holders != nil {
+		holders = k.env.Holders(k.name)
+	}
+	if len(holders) == 0 {
+		holders = k.env.Owners.Alive()
+	}
 	lowest, best := "", uint64(0)
-	for _, name := range k.env.Owners.Alive() {
+	for _, name := range holders {
 		if h := xxhash.Sum64String(k.name + "\x00" + name); lowest == "" || h < best {
 			lowest, best = name, h
 		}

@@ -23,7 +23,7 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 	if !ch.Empty() {
 		clock := k.rep.Replica().Clock()
 		if k.env.Writer != nil {
-			after.ticket, after.err = k.env.Writer.Append(k.name, ch, clock)
+			after.ticket, after.err = k.env.Writer.Append(k.id, ch, clock)
 			k.ticket = after.ticket
 		}
 		for _, inc := range ch.Clock {
@@ -36,7 +36,7 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 		k.signal()
 	}
 	for _, p := range k.rep.TakeWakes() { // valid only until the next call of rep
-		k.env.Waker.Wake(k.name, p)
+		k.env.Waker.Wake(k.id, p)
 	}
 	return after
 }

@@ -82,7 +82,7 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 // logID tells this log from those of other nodes, earlier starts and other
 // keyspaces.
 func (k *Keyspace) logID() uint64 {
-	return xxhash.Sum64String(k.env.Inc.String() + k.name)
+	return xxhash.Sum64String(k.env.Inc.String() + k.id)
 }
 
 // A cursor is the log and the number of a change in it.
