@@ -1,6 +1,10 @@
 package crdt
 
-import "math"
+import (
+	"math"
+	"strings"
+	"unsafe"
+)
 
 // MaxCovers is the most dots that one op may stand for beside its own.
 const MaxCovers = MaxRemoves
@@ -157,23 +161,33 @@ func (d *Decoder) Cell() (*Cell, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cell{}
+	var c Cell
 	if c.Dot, err = d.Dot(); err != nil {
 		return nil, err
 	}
 	if c.HLC, err = d.hlc(); err != nil {
 		return nil, err
 	}
-	if c.Key, err = d.Str(MaxKeyBytes); err != nil {
+	if c.Key, err = d.view(MaxKeyBytes); err != nil {
 		return nil, err
 	}
 	if c.Key == "" {
 		return nil, malformed("cell without a key")
 	}
-	if err := d.body(c); err != nil {
+	if err := d.body(&c); err != nil {
 		return nil, err
 	}
-	return c, d.Skip(more)
+	if err := d.Skip(more); err != nil {
+		return nil, err
+	}
+	return c.pack(), nil
+}
+
+// view is a string that shares the decoder's bytes: to be copied before the
+// decoder's caller gets them back.
+func (d *Decoder) view(limit int) (string, error) {
+	b, err := d.blob(limit)
+	return unsafe.String(unsafe.SliceData(b), len(b)), err
 }
 
 func (d *Decoder) hlc() (HLC, error) {
@@ -194,7 +208,8 @@ func (d *Decoder) Op() (*Op, error) {
 	if o.HLC, err = d.hlc(); err != nil {
 		return nil, err
 	}
-	if o.Key, err = d.Str(MaxKeyBytes); err != nil {
+	key, err := d.view(MaxKeyBytes)
+	if err != nil {
 		return nil, err
 	}
 	if o.Covers, err = d.fewDots(MaxCovers); err != nil {
@@ -206,16 +221,23 @@ func (d *Decoder) Op() (*Op, error) {
 	if o.Removes.Contains(o.Dot) {
 		return nil, malformed("op that removes itself")
 	}
-	if !d.Nil() {
-		if o.Key == "" {
-			return nil, malformed("cell without a key")
-		}
-		o.Cell = &Cell{Key: o.Key, Dot: o.Dot, HLC: o.HLC}
-		if err := d.body(o.Cell); err != nil {
-			return nil, err
-		}
+	if d.Nil() {
+		o.Key = strings.Clone(key)
+		return o, d.Skip(more)
 	}
-	return o, d.Skip(more)
+	if key == "" {
+		return nil, malformed("cell without a key")
+	}
+	c := Cell{Key: key, Dot: o.Dot, HLC: o.HLC}
+	if err := d.body(&c); err != nil {
+		return nil, err
+	}
+	if err := d.Skip(more); err != nil {
+		return nil, err
+	}
+	o.Cell = c.pack()
+	o.Key = o.Cell.Key
+	return o, nil
 }
 
 // fewDots takes a set of at most limit dots.
@@ -227,13 +249,14 @@ func (d *Decoder) fewDots(limit int) (Dots, error) {
 	return s, err
 }
 
-// body takes what a cell has besides its dot, HLC and key.
+// body takes what a cell has besides its dot, HLC and key. Path and value share
+// the decoder's bytes, until the cell is packed.
 func (d *Decoder) body(c *Cell) error {
 	more, err := d.fields(5)
 	if err != nil {
 		return err
 	}
-	if c.Path, err = d.Str(MaxKeyBytes); err != nil {
+	if c.Path, err = d.view(MaxKeyBytes); err != nil {
 		return err
 	}
 	kind, err := d.Uint()
@@ -257,7 +280,7 @@ func (d *Decoder) body(c *Cell) error {
 		return malformed("expires before 1970")
 	}
 	c.Kind, c.Flags = Kind(kind), Flags(flags)
-	if c.Value, err = d.Bin(MaxValueBytes); err != nil {
+	if c.Value, err = d.blob(MaxValueBytes); err != nil {
 		return err
 	}
 	return d.Skip(more)

@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"github.com/puzpuzpuz/xsync/v4"
-	"github.com/tidwall/btree"
 
 	"github.com/meshkv/meshkv/crdt"
 )
@@ -19,8 +18,8 @@ type index struct {
 	siblings *xsync.Map[string, []*crdt.Cell] // the other cells, of keys that have more than one
 	crowded  atomic.Int64                     // keys in siblings
 	dots     *dotIndex
-	keys     *btree.Map[string, struct{}] // a key that has a cell
-	bytes    atomic.Int64                 // of keys, paths and values
+	keys     *ordered     // what newest holds
+	bytes    atomic.Int64 // of keys, paths and values
 	len      atomic.Int64
 }
 
@@ -29,7 +28,7 @@ func newIndex() *index {
 		newest:   newTable(),
 		siblings: xsync.NewMap[string, []*crdt.Cell](),
 		dots:     newDotIndex(),
-		keys:     btree.NewMap[string, struct{}](64),
+		keys:     newOrdered(),
 	}
 }
 
@@ -97,12 +96,13 @@ func (x *index) Add(c *crdt.Cell) {
 	x.len.Add(1)
 	top := x.newest.Load(c.Key)
 	if top == nil {
-		x.keys.Set(c.Key, struct{}{})
+		x.keys.Set(c)
 		x.newest.Store(c)
 		return
 	}
 	rest := x.others(c.Key)
 	if c.Compare(top) > 0 {
+		x.keys.Replace(top, c)
 		top, c = c, top
 	}
 	i, _ := slices.BinarySearchFunc(rest, c, func(a, b *crdt.Cell) int { return b.Compare(a) })
@@ -124,6 +124,7 @@ func (x *index) Remove(c *crdt.Cell) {
 		return
 	}
 	if top.Dot == c.Dot {
+		x.keys.Replace(top, rest[0])
 		x.newest.Store(rest[0])
 		rest = rest[1:]
 	} else {
@@ -139,8 +140,9 @@ func (x *index) Replace(old, c *crdt.Cell) {
 		x.Remove(old)
 		return
 	}
+	x.dots.add(c) // first, so that the page of both does not become empty
 	x.dots.remove(old)
-	x.dots.add(c)
 	x.bytes.Add(cellBytes(c) - cellBytes(old))
+	x.keys.Replace(old, c)
 	x.newest.Store(c)
 }

@@ -199,7 +199,8 @@ func (k *Keyspace) List(ctx context.Context, prefix string, o *client.ListOption
 // says from where to go on, if there is more. Called with k.mu held.
 func (k *Keyspace) page(cells []*crdt.Cell, prefix, from string, show func(key string) *crdt.Cell) (_ []*crdt.Cell, next string, more bool) {
 	n := 0
-	k.index.keys.Ascend(from, func(key string, _ struct{}) bool {
+	k.index.keys.Ascend(from, func(c *crdt.Cell) bool {
+		key := c.Key
 		if !strings.HasPrefix(key, prefix) {
 			return false
 		}
