@@ -136,8 +136,11 @@ func (s *Sim) Restart(i int, from Origin) {
 }
 
 func (s *Sim) tick(n *node) {
-	n.rep.Tick(n.clock(s.now))
-	s.effects(n)
+	now := n.clock(s.now)
+	if due, ok := n.rep.NextDue(); !s.cfg.SkipIdle || ok && !due.After(now) {
+		n.rep.Tick(now)
+		s.effects(n)
+	}
 	s.after(tick, func() { s.tick(n) })
 }
 

@@ -31,6 +31,9 @@ type Config struct {
 	// Frame bounds a frame. Default 64 KiB.
 	Frame  int
 	Limits gossip.Limits
+	// SkipIdle leaves out the ticks in which nothing is due, which must make no
+	// difference.
+	SkipIdle bool
 }
 
 // tick is the period of Replicator.Tick.

@@ -56,6 +56,27 @@ func TestSameSeedSameTrace(t *testing.T) {
 	}
 }
 
+// A tick in which nothing is due does nothing, so that drivers may leave it out.
+func TestIdleTicksDoNothing(t *testing.T) {
+	from := firstSeed(t)
+	for seed := from; seed < from+20; seed++ {
+		p := Random(seed)
+		all, err := p.Run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.SkipIdle = true
+		due, err := p.Run()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all.TraceHash() != due.TraceHash() {
+			t.Fatalf("seed %d: trace %x with all ticks, %x with those that are due\nreproduce: go test ./gossip/sim -run IdleTicks -seed %d",
+				seed, all.TraceHash(), due.TraceHash(), seed)
+		}
+	}
+}
+
 // lan is a small quiet cluster.
 func lan(seed uint64, nodes int) Config {
 	return Config{
