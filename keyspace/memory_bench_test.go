@@ -142,10 +142,9 @@ func peerEnv() *Env {
 // A pipe moves frames between two keyspaces, without delay or loss, in steps of
 // virtual time.
 type pipe struct {
-	sides  [2]*Keyspace
-	now    time.Time
-	bytes  int
-	rounds int
+	sides [2]*Keyspace
+	now   time.Time
+	bytes int
 }
 
 func newPipe(a, b *Keyspace) *pipe {
@@ -173,7 +172,6 @@ func (p *pipe) move(tb testing.TB) {
 			}
 			moved = true
 			p.bytes += len(frame)
-			p.rounds++
 			if err := p.sides[1-i].Step(p.now, k.env.Self, frame); err != nil {
 				tb.Fatal(err)
 			}
