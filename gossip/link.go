@@ -50,6 +50,7 @@ type link struct {
 	heard     bool           // a summary has arrived
 	inSync    bool
 	unequal   int // in a row
+	doubt     doubt
 
 	// Sessions.
 	behind  bool   // ops were dropped, and no session has been begun since

@@ -56,6 +56,7 @@ type Replicator struct {
 	stats  Stats
 
 	lags     lags
+	agreed   bool  // this replica was once equal to another, or made so
 	issuedAt int64 // the newest op of ours
 	beaconAt int64 // when the next beacon is due, or 0
 

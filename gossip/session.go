@@ -52,6 +52,8 @@ type session struct {
 	next           []byte // the message to be sent next, pulled from core
 	judged         bool   // the conclusion was made or held back
 	held           bool   // held back by the fuse
+
+	differs []Difference // a sample of what it found
 }
 
 // add reports cells that became live here.
@@ -165,6 +167,7 @@ func (r *Replicator) sessionMessage(l *link, env envelope, payload []byte) error
 		return nil
 	}
 	for _, c := range s.core.TakeProvided() {
+		s.foundOffered(c)
 		r.provide(c)
 	}
 	r.settle()
@@ -193,6 +196,7 @@ func (r *Replicator) accept(l *link, id uint64) *session {
 	}
 	if !r.slotFree(false) {
 		l.busyDue, l.busyID = true, id
+		l.doubt.busyAt = r.nowNs
 		l.busyMs = busyMs + r.cfg.Rand.Uint64N(3*busyMs)
 		return nil
 	}
@@ -228,12 +232,18 @@ func (r *Replicator) conclude(l *link, s *session) error {
 	}
 	var drops []crdt.Dot
 	var spans []crdt.Span
+	var dead []crdt.Dot
 	for d := range lacks {
-		if known.Has(d) && r.replica.Cells().ByDot(d) != nil {
+		if !known.Has(d) {
+			continue
+		}
+		dead = append(dead, d)
+		if r.replica.Cells().ByDot(d) != nil {
 			drops = append(drops, d)
 			spans = append(spans, crdt.Span{Inc: d.Inc, Lo: d.Seq, Hi: d.Seq})
 		}
 	}
+	r.foundDead(s, dead)
 	if !r.allows(l.peer, known.Clock, dotsOf(spans)) {
 		s.held = true
 		for _, other := range r.order { // a second verdict
@@ -259,6 +269,7 @@ func (r *Replicator) finish(l *link) {
 		return
 	}
 	l.session = nil
+	r.sessionEnds(l, s)
 	r.stats.SessionsDone++
 	l.backoff, l.unequal = 0, 0
 	l.calm = min(max(2*l.calm, minCalm), maxBackoff)
@@ -318,6 +329,7 @@ func (r *Replicator) busy(l *link, id, ms uint64) {
 		return
 	}
 	r.stats.BusyReceived++
+	l.doubt.busyAt = r.nowNs
 	l.session = nil
 	l.behind = l.behind || s.behind
 	jitter := r.cfg.Rand.Uint64N(ms/2 + 1)

@@ -55,6 +55,7 @@ type Stats struct {
 	BusySent, BusyReceived           int64
 	FuseBlown                        int64 // conclusions held back
 	FuseReleased                     int64 // conclusions allowed by a second verdict or by the operator
+	DivergenceAlarms                 int64 // raised: see Divergences
 
 	// Drops, by reason. What they drop is repaired by a session.
 	DropNoLink       int64 // frames from a peer without a link

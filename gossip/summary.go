@@ -44,6 +44,7 @@ func (r *Replicator) summary(l *link, s summary) {
 	l.peerEmpty = s.root.Data.Count == 0
 	if l.inSync = r.root() == s.root; l.inSync {
 		l.unequal, l.calm = 0, 0
+		r.summaryEqual(l)
 		if s.ask && l.session == nil { // equal by now: what it wanted has arrived
 			l.summaryDue = true
 		}
@@ -51,6 +52,7 @@ func (r *Replicator) summary(l *link, s summary) {
 		return
 	}
 	r.stats.SummariesUnequal++
+	r.summaryDiffers(l, s.root)
 	if l.unequal++; l.session != nil {
 		return
 	}
