@@ -1,6 +1,7 @@
 // Command embedded measures one node used as a library: random reads beside a
 // plain map behind an RWMutex in the same run, random overwrites at each level
-// of durability, and a restart.
+// of durability, a restart, the heap of a key, and how long an empty node takes to
+// get everything from a full one.
 //
 //	go run ./embedded                 # everything, about 4 minutes
 //	go run ./embedded -only get,restart
@@ -38,7 +39,7 @@ type bench struct {
 }
 
 func main() {
-	only := flag.String("only", "get,put,restart", "which measurements, separated by commas: get put restart")
+	only := flag.String("only", "get,put,restart,heap,join", "which measurements, separated by commas: get put restart heap join")
 	runs := flag.Int("runs", 5, "runs of each read measurement; the median is printed")
 	duration := flag.Duration("duration", 30*time.Second, "length of each write measurement")
 	dir := flag.String("dir", "", "where the stores go (default: a new directory below the system's temporary one)")
@@ -68,8 +69,12 @@ func run(only []string, b bench) error {
 			err = b.puts()
 		case "restart":
 			err = b.restart(1_000_000)
+		case "heap":
+			err = b.heap(1_000_000)
+		case "join":
+			err = b.join()
 		default:
-			err = fmt.Errorf("-only %q: use get, put, restart", what)
+			err = fmt.Errorf("-only %q: use get, put, restart, heap, join", what)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
