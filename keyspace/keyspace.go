@@ -56,7 +56,12 @@ type Env struct {
 	Sync    bool // every local write waits for the disk
 	Logger  *slog.Logger
 
-	left sequences // of keyspaces that were dropped
+	// Lost may be nil. It is called without locks when a keyspace takes no writes
+	// before it is renewed (see Renew), and must not block.
+	Lost func()
+
+	left    sequences // of keyspaces that were dropped
+	renewed renewed
 }
 
 // A Keyspace is one eventual keyspace at one node. It implements
@@ -70,6 +75,9 @@ type Keyspace struct {
 	mu      sync.Mutex // protects the fields below
 	rep     *gossip.Replicator
 	life    *lifetimes
+	mine    registry // what this process bound to itself
+	local   bool     // the running change is a call of this process, not a peer's
+	lost    bool     // Lost was called, and Renew was not yet
 	log     changeLog
 	dark    map[string]struct{} // keys that have cells and show none
 	changed chan struct{}       // closed at the next change; nil if nobody waits
@@ -94,6 +102,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 		env:   env,
 		index: newIndex(),
 		life:  newLifetimes(),
+		mine:  newRegistry(),
 		dark:  make(map[string]struct{}),
 	}
 	clock := st.Clock
@@ -119,7 +128,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 		Seed:     xxhash.Sum64String(id),
 		Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, crdt.State{
-		Inc: env.Inc, Seq: env.left.last(id, env.Inc), Cells: k.index, Clock: clock, Pending: st.Pending,
+		Inc: env.Writing(), Seq: env.left.last(id, env.Writing()), Cells: k.index, Clock: clock, Pending: st.Pending,
 	}, slices.Values(st.Cells))
 	return k
 }

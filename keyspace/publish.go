@@ -12,6 +12,7 @@ import (
 type aftermath struct {
 	ticket storage.Ticket
 	closed []crdt.Inc
+	lost   bool // the writing incarnation must be renewed
 	err    error
 }
 
@@ -27,14 +28,17 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 			k.ticket = after.ticket
 		}
 		for _, inc := range ch.Clock {
-			if inc != k.env.Inc && clock.Entry(inc).Closed {
+			if inc != k.rep.Replica().Inc() && clock.Entry(inc).Closed {
 				after.closed = append(after.closed, inc)
 			}
 		}
 		k.publish(ch, now.UnixMilli())
+		k.register(ch, now.UnixMilli())
 		ch.Reset()
 		k.signal()
 	}
+	after.lost = k.rep.Lost() && !k.lost
+	k.lost = k.rep.Lost()
 	for _, p := range k.rep.TakeWakes() { // valid only until the next call of rep
 		k.env.Waker.Wake(k.id, p)
 	}
@@ -44,6 +48,22 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 func (k *Keyspace) finish(after aftermath) {
 	if len(after.closed) > 0 {
 		k.env.Closed(after.closed)
+	}
+	if after.lost && k.env.Lost != nil {
+		k.env.Lost()
+	}
+}
+
+// register keeps account of what this process bound to itself.
+func (k *Keyspace) register(ch *crdt.Changes, nowMs int64) {
+	inc := k.rep.Replica().Inc()
+	for _, c := range ch.Added {
+		if c.Dot.Inc == inc {
+			k.mine.add(c)
+		}
+	}
+	for _, c := range ch.Removed {
+		k.mine.remove(c, k.local, nowMs)
 	}
 }
 

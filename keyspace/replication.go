@@ -63,6 +63,7 @@ func (k *Keyspace) Tick(now time.Time) {
 	k.drive(now, func() {
 		k.rep.Tick(now)
 		k.expire(now)
+		k.mine.tick(now.UnixMilli())
 		if !now.Before(k.sweepAt) {
 			k.sweepAt = now.Add(sweepEvery)
 			k.sweep(now)
@@ -84,7 +85,7 @@ func (k *Keyspace) expire(now time.Time) {
 	var dots []crdt.Dot
 	for _, c := range collect {
 		switch {
-		case c.Dot.Inc == k.env.Inc, chosen && k.env.Owners.Get(c.Dot.Inc).State == crdt.OwnerClosed:
+		case c.Dot.Inc == k.rep.Replica().Inc(), chosen && k.env.Owners.Get(c.Dot.Inc).State == crdt.OwnerClosed:
 			dots = append(dots, c.Dot)
 		default: // its origin's to collect, or the chosen member's
 			k.life.again(c, nowMs+collectAfter.Milliseconds())

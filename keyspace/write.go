@@ -105,12 +105,14 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 		}
 		return client.ErrDraining
 	}
+	k.local = true
 	err := change(k.env.Clock.Now(now))
 	after := k.settle(now)
+	k.local = false
 	k.mu.Unlock()
 	k.finish(after)
 	if errors.Is(err, gossip.ErrRenew) {
-		return fmt.Errorf("%w: this node was taken for gone and its incarnation closed: restart it", client.ErrUnavailable)
+		return fmt.Errorf("%w: this node was taken for gone, and is about to come back: try again", client.ErrUnavailable)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", client.ErrBadRequest, err)
