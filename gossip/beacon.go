@@ -94,5 +94,8 @@ func (r *Replicator) sendBeacon(l *link, b beacon) {
 
 // passesOn reports whether what origin issued goes on over l from here.
 func (r *Replicator) passesOn(l *link, origin crdt.Inc) bool {
+	if o := r.tree.origins[origin]; o != nil {
+		return r.eager(l, o)
+	}
 	return l.role == RoleTree
 }

@@ -19,8 +19,21 @@ type Config struct {
 	// Rand is the source of link tokens, session ids and jitter, and is owned
 	// by the Replicator from now on. Default: a fixed seed.
 	Rand *rand.Rand
+	// Budget bounds what waits on the links of all keyspaces of a node. Nil: no
+	// bound but those of Limits.
+	Budget Budget
 	// Limits are the bounds and periods; zero fields take their defaults.
 	Limits Limits
+}
+
+// A Budget counts the bytes of the ops that wait to be sent to peers, over all
+// replicators that share it: it must be safe for concurrent use. While it is
+// exceeded, each of them drops its fullest queue as if that had overflowed. A
+// replicator whose links are all down owes it nothing.
+type Budget interface {
+	// Add adds n, which may be 0 or negative, and reports whether the sum is
+	// over the bound.
+	Add(n int) (over bool)
 }
 
 // Limits bound what a Replicator holds and how often it acts. What happens at a
@@ -35,13 +48,23 @@ type Limits struct {
 	// served from. Defaults 65,536, 64 MiB and 60 s.
 	RingOps, RingBytes int
 	RingAge            time.Duration
-	// IHaveEvery and IHaveDots say how long and how many dots an announcement
-	// waits for company. Defaults 50 ms and 32.
+	// IHaveEvery and IHaveSpans say how long an announcement waits for company,
+	// and how many spans of dots at most do: consecutive dots of one origin are
+	// one span, so that a steady stream of ops costs a message every IHaveEvery,
+	// whatever its rate. Defaults 50 ms and 32.
 	IHaveEvery time.Duration
-	IHaveDots  int
+	IHaveSpans int
 	// GraftAfter is the least time that an announced dot may take to arrive by
 	// itself before it is asked for; 1.5 round trips if that is more. Default 20 ms.
 	GraftAfter time.Duration
+	// LargeBytes is the size above which an op travels in a lane of its own, one
+	// in a frame, and is announced instead of pushed where that may be for
+	// nothing. Default 16 KiB.
+	LargeBytes int
+	// Origins bounds the incarnations for which it is remembered which links
+	// their ops take. Of one that was forgotten, least recently used first, the
+	// next op finds the tree anew. Default 65,536.
+	Origins int
 	// AnnounceSpans bounds the spans that wait to be announced, asked for or
 	// served on one link; over 65,536 is 65,536, which is all that a message may
 	// hold. WantEntries and WantSpans bound the announcements that are waited
@@ -88,7 +111,9 @@ func (l Limits) withDefaults() Limits {
 	number(&l.RingBytes, 64<<20)
 	period(&l.RingAge, time.Minute)
 	period(&l.IHaveEvery, 50*time.Millisecond)
-	number(&l.IHaveDots, 32)
+	number(&l.IHaveSpans, 32)
+	number(&l.LargeBytes, 16<<10)
+	number(&l.Origins, 65_536)
 	period(&l.GraftAfter, 20*time.Millisecond)
 	number(&l.AnnounceSpans, 4_096)
 	number(&l.WantEntries, 1_024)

@@ -11,14 +11,39 @@ func malformed(what string) error { return fmt.Errorf("%w: %s", crdt.ErrCodec, w
 
 // ready reports whether NextFrame has something for l.
 func (r *Replicator) ready(l *link) bool {
-	return !l.broken && (l.control() || l.ops() || l.lagging() || r.sessionReady(l))
+	return !l.broken && (l.control() || l.lagging() || !l.choked && (l.ops() || r.sessionReady(l)))
+}
+
+// lane is what takes turns on a link.
+type lane uint8
+
+const (
+	laneNone lane = iota
+	laneSmall
+	laneLarge
+	laneSession
+)
+
+// lane is what the next frame begins with. Small ops have every other frame to
+// themselves, so that one never waits for more than one op or one frame of
+// something else; what else waits takes turns with the rest.
+func (l *link) lane(session bool) lane {
+	small, large := l.small(), l.large.refs > 0
+	switch {
+	case small && (l.last != laneSmall || !large && !session):
+		return laneSmall
+	case large && (l.lastOther != laneLarge || !session):
+		return laneLarge
+	case session:
+		return laneSession
+	}
+	return laneNone
 }
 
 // NextFrame appends the next frame payload for peer to buf: control messages,
-// then ops, then session messages, up to about limit bytes, or one op or
-// session message if that is larger. While both wait, frames that begin with
-// ops and with the session alternate. False: there is nothing to send, or no
-// such link, and buf is returned as it was.
+// ops and session messages, up to about limit bytes, or one op or session
+// message if that is larger. False: there is nothing to send, or no such link,
+// and buf is returned as it was.
 func (r *Replicator) NextFrame(now time.Time, peer PeerID, buf []byte, limit int) (frame []byte, ok bool) {
 	r.begin(now)
 	l := r.links[peer]
@@ -34,17 +59,13 @@ func (r *Replicator) NextFrame(now time.Time, peer PeerID, buf []byte, limit int
 	r.enc.Reset(buf)
 	full := len(buf) + limit
 	r.appendControl(l)
-	waiting := r.sessionReady(l)
-	if waiting && l.turn {
-		r.appendSessions(l, len(buf), full)
-	}
-	r.appendOps(l, len(buf), full)
-	if l.turn = waiting && !l.turn; !l.ops() {
-		r.appendSessions(l, len(buf), full)
-		l.turn = false
+	if !l.choked {
+		r.appendLanes(l, len(buf), full)
 	}
 	frame = r.enc.Bytes()
 	r.enc.Reset(nil) // the frame is the caller's
+	r.weigh(l)
+	r.spend()
 	if len(frame) == len(buf) {
 		l.awake = false
 		return buf, false
@@ -57,7 +78,24 @@ func (r *Replicator) NextFrame(now time.Time, peer PeerID, buf []byte, limit int
 func (r *Replicator) appendControl(l *link) {
 	if l.helloDue {
 		l.helloDue = false
-		appendHello(r.enc, l.mine, l.theirs)
+		appendHello(r.enc, l.mine, l.theirs, r.replica.Inc())
+	}
+	if l.chokeDue {
+		l.chokeDue = false
+		if r.choked {
+			r.stats.ChokesSent++
+		}
+		appendChoke(r.enc, r.choked)
+	}
+	if l.behindDue {
+		l.behindDue = false
+		r.stats.BehindSent++
+		appendBehind(r.enc)
+	}
+	if len(l.prune) > 0 { // before the grafts, which may take one back
+		r.stats.PrunesSent += int64(len(l.prune))
+		appendPrune(r.enc, l.prune)
+		l.prune = l.prune[:0]
 	}
 	if l.abortDue {
 		l.abortDue = false
@@ -74,7 +112,13 @@ func (r *Replicator) appendControl(l *link) {
 	if l.haveDue {
 		dots := l.takeHave()
 		r.stats.IHavesSent += int64(size(dots))
-		appendDots(r.enc, kindIHave, dots)
+		appendIHave(r.enc, dots, false)
+	}
+	if len(l.haveLarge) > 0 {
+		dots := dotsOf(l.haveLarge)
+		l.haveLarge = l.haveLarge[:0]
+		r.stats.IHavesSent += int64(size(dots))
+		appendIHave(r.enc, dots, true)
 	}
 	if len(l.graft) > 0 {
 		r.stats.GraftsSent++
@@ -88,24 +132,63 @@ func (r *Replicator) appendControl(l *link) {
 	l.beacons = l.beacons[:0]
 }
 
-// appendOps appends ops while they fit into the frame, which began at from and
-// is full at full: what the peer asked for, then what waits on the queue.
-func (r *Replicator) appendOps(l *link, from, full int) {
+// appendLanes fills the frame, which began at from and is full at full.
+func (r *Replicator) appendLanes(l *link, from, full int) {
 	if len(l.wanted) > 0 && len(l.replies) == 0 {
 		r.serve(l)
 	}
-	fits := func(op *crdt.Op) bool { return r.enc.Len() == from || r.enc.Len()+opBytes(op) <= full }
-	for len(l.replies) > 0 && fits(l.replies[0]) {
-		appendOp(r.enc, l.replies[0])
-		r.stats.OpsSent++
-		l.replies[0] = nil
-		if l.replies = l.replies[1:]; len(l.replies) == 0 {
-			l.replies = nil
+	first := l.lane(r.sessionReady(l))
+	switch l.last = first; first {
+	case laneLarge:
+		l.lastOther = first
+		r.appendLarge(l, from, full)
+	case laneSession:
+		l.lastOther = first
+		r.appendSessions(l, from, full)
+	}
+	r.appendSmall(l, from, full)
+	if first != laneLarge && !l.small() {
+		r.appendLarge(l, from, full)
+	}
+	if !l.ops() {
+		r.appendSessions(l, from, full)
+	}
+}
+
+// fits reports whether op may go into the frame.
+func (r *Replicator) fits(op *crdt.Op, from, full int) bool {
+	return r.enc.Len() == from || r.enc.Len()+opBytes(op) <= full
+}
+
+// appendSmall appends small ops while they fit. What the peer asked for and what
+// waits on the queue take turns.
+func (r *Replicator) appendSmall(l *link, from, full int) {
+	for moved := true; moved; {
+		moved = false
+		if len(l.replies) > 0 && r.fits(l.replies[0], from, full) {
+			appendOp(r.enc, l.replies[0])
+			r.stats.OpsSent++
+			l.replies[0] = nil
+			if l.replies = l.replies[1:]; len(l.replies) == 0 {
+				l.replies = nil
+			}
+			moved = true
+		}
+		if op := l.queue.peek(); op != nil && r.fits(op, from, full) {
+			appendOp(r.enc, op)
+			r.stats.OpsSent++
+			l.queue.pop()
+			moved = true
 		}
 	}
-	for op := l.queue.peek(); op != nil && fits(op); op = l.queue.peek() {
+}
+
+// appendLarge appends one large op, if it fits.
+func (r *Replicator) appendLarge(l *link, from, full int) {
+	if op := l.large.peek(); op != nil && r.fits(op, from, full) {
 		appendOp(r.enc, op)
 		r.stats.OpsSent++
-		l.queue.pop()
+		r.stats.LargeSent++
+		l.large.pop()
 	}
 }

@@ -1,10 +1,15 @@
 package gossip
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/meshkv/meshkv/crdt"
 )
+
+// largePatience is how many times as long as others a large op may take to
+// arrive after it was announced.
+const largePatience = 10
 
 // want is announced dots that have not arrived.
 type want struct {
@@ -14,21 +19,20 @@ type want struct {
 	asked bool
 }
 
-// spread announces a received op on the links that it did not come from.
-func (r *Replicator) spread(from *link, op *crdt.Op) {
-	r.ring.push(r.nowNs, op)
+// announceOp announces what op stands for: a large one at once, since it is
+// pushed to few and the others wait for it.
+func (r *Replicator) announceOp(l *link, op *crdt.Op, large bool) {
 	own := crdt.Span{Inc: op.Dot.Inc, Lo: op.Dot.Seq, Hi: op.Dot.Seq}
-	for _, l := range r.order {
-		if l == from {
-			continue
-		}
-		r.announce(l, own)
-		for _, sp := range op.Covers {
-			r.announce(l, sp)
-		}
-		if l.haveDots >= r.cfg.Limits.IHaveDots {
-			l.haveDue = true
-		}
+	if large && len(l.haveLarge)+len(op.Covers) < r.cfg.Limits.AnnounceSpans {
+		l.haveLarge = append(append(l.haveLarge, own), op.Covers...)
+		return
+	}
+	r.announce(l, own)
+	for _, sp := range op.Covers {
+		r.announce(l, sp)
+	}
+	if len(l.have) >= r.cfg.Limits.IHaveSpans || r.nowNs-l.haveAt >= int64(r.cfg.Limits.IHaveEvery) {
+		l.haveDue = true
 	}
 }
 
@@ -40,9 +44,10 @@ func (r *Replicator) announce(l *link, sp crdt.Span) {
 }
 
 // announced takes an IHAVE: what is not known here is asked for if it does not
-// arrive by itself. That it names a dot of our own Inc which was not issued here
-// proves nothing yet: the op will, when it comes.
-func (r *Replicator) announced(l *link, dots crdt.Dots) {
+// arrive by itself, and at once if nobody is known who would push it. That it
+// names a dot of our own Inc which was not issued here proves nothing yet: the
+// op will, when it comes.
+func (r *Replicator) announced(l *link, dots crdt.Dots, large bool) {
 	r.stats.IHavesReceived += int64(min(size(dots), 1<<32))
 	missing := r.replica.Clock().Missing(dots)
 	if len(missing) == 0 {
@@ -53,7 +58,27 @@ func (r *Replicator) announced(l *link, dots crdt.Dots) {
 		r.dropWant(l, missing)
 		return
 	}
-	r.want(want{link: l, dots: missing, due: r.nowNs + r.patience(l)})
+	patience := r.patience(l)
+	if large { // takes longer on its way, too
+		patience *= largePatience
+	}
+	urgent, rest := r.orphans(l, missing, large)
+	if len(urgent) > 0 {
+		r.want(want{link: l, dots: urgent, due: r.nowNs})
+	}
+	if len(rest) > 0 {
+		r.want(want{link: l, dots: rest, due: r.nowNs + patience})
+	}
+}
+
+// hurryWants makes due what nobody was asked for.
+func (r *Replicator) hurryWants() {
+	for i := range r.wants {
+		if w := &r.wants[i]; !w.asked {
+			w.due = min(w.due, r.nowNs)
+		}
+	}
+	slices.SortStableFunc(r.wants, func(a, b want) int { return cmp.Compare(a.due, b.due) })
 }
 
 // dropWant leaves missing to a session.
@@ -89,6 +114,9 @@ func (r *Replicator) want(w want) {
 // announcer has are asked of it only after the first failed to deliver; dots
 // that nobody delivers are left to a session.
 func (r *Replicator) graftDue() {
+	if len(r.wants) == 0 || r.wants[0].due > r.nowNs {
+		return
+	}
 	n := 0
 	for n < len(r.wants) && r.wants[n].due <= r.nowNs {
 		n++
@@ -111,7 +139,7 @@ func (r *Replicator) graftDue() {
 			continue
 		}
 		if len(waiting) > 0 {
-			w.link.graft = w.link.graft.Union(waiting)
+			r.graft(w.link, waiting)
 			r.want(want{link: w.link, dots: waiting, due: r.nowNs + 10*patience, asked: true})
 			missing = minus(missing, waiting)
 		}
@@ -132,9 +160,10 @@ func (r *Replicator) minusAsked(dots crdt.Dots) crdt.Dots {
 }
 
 // grafted takes a GRAFT. Requests gather until the next frame, so that many cost
-// one walk of the ring.
+// one walk of the ring. From now on the ops of those origins are pushed.
 func (r *Replicator) grafted(l *link, dots crdt.Dots) {
 	r.stats.GraftsReceived++
+	r.graftedBy(l, dots)
 	if len(l.wanted)+len(dots) > r.cfg.Limits.AnnounceSpans {
 		r.stats.DropGraft += int64(len(dots))
 		r.require(l, needGraft, 0)
@@ -148,7 +177,17 @@ func (r *Replicator) grafted(l *link, dots crdt.Dots) {
 func (r *Replicator) serve(l *link) {
 	replies, missing := r.ring.find(l.wanted, l.replies)
 	r.stats.OpsGrafted += int64(len(replies) - len(l.replies))
-	l.replies, l.wanted = replies, nil
+	l.wanted = nil
+	l.replies = slices.DeleteFunc(replies, func(op *crdt.Op) bool {
+		bytes := opBytes(op)
+		if bytes <= r.cfg.Limits.LargeBytes {
+			return false
+		}
+		if !l.large.holds(op) {
+			r.enqueue(l, op, bytes)
+		}
+		return true
+	})
 	if len(missing) > 0 {
 		r.stats.GraftsUnmatched++
 		r.require(l, needGraft, 0)

@@ -15,8 +15,15 @@ type link struct {
 	role  Role
 	begin bool // we begin the sessions of this link: we are the lower of the two
 	rtt   time.Duration
-	frame int  // the size of frames that NextFrame was last asked for
-	awake bool // the writer was woken, and NextFrame has not said false since
+	frame int   // the size of frames that NextFrame was last asked for
+	awake bool  // the writer was woken, and NextFrame has not said false since
+	since int64 // when it came up, or got its role
+
+	// The trees.
+	slot    int
+	marked  bool     // an origin may have marks on this link
+	epoch   int      // of the origins' parent
+	peerInc crdt.Inc // of the peer, 0 if it did not say
 
 	mine, theirs uint64 // the tokens of the hellos
 	met          bool   // theirs has arrived
@@ -31,16 +38,23 @@ type link struct {
 	busyMs     uint64
 	abortDue   bool
 	abortID    uint64
-	have       []crdt.Span // to announce, in the order of arrival
-	haveDots   int
-	haveAt     int64     // when the first of have came
-	haveDue    bool      // announce with the next frame
-	graft      crdt.Dots // to ask for
-	beacons    []beacon  // one of an origin
-	wanted     crdt.Dots // asked for by the peer
+	behindDue  bool
+	chokeDue   bool
+	have       []crdt.Span // to announce, in no order
+	haveAt     int64       // when the first of have came
+	haveDue    bool        // announce with the next frame
+	haveLarge  []crdt.Span // the same, of large ops
+	graft      crdt.Dots   // to ask for
+	prune      []crdt.Inc  // to be told
+	beacons    []beacon    // one of an origin
+	wanted     crdt.Dots   // asked for by the peer
 	replies    []*crdt.Op
 	queue      queue
-	turn       bool // the next frame begins with the session
+	large      queue // of large ops
+	weight     int   // bytes in both, as last weighed
+	choked     bool  // the peer takes no ops for now
+	last       lane  // that the last frame began with
+	lastOther  lane  // the same, laneSmall left out
 
 	// Summaries.
 	sentRoot  reconcile.Root // in the last one sent
@@ -68,39 +82,52 @@ type link struct {
 // token recognises this link's session messages.
 func (l *link) token() uint64 { return l.mine + l.theirs }
 
+// mergeBack is how many of the newest spans are looked at for one that a new one
+// continues: about as many as there are origins that write at the same time.
+const mergeBack = 32
+
 // announce adds a span to what is announced, up to limit spans.
 func (l *link) announce(nowNs int64, sp crdt.Span, limit int) (dropped bool) {
-	if n := len(l.have); n > 0 {
-		if last := &l.have[n-1]; last.Inc == sp.Inc && last.Hi+1 == sp.Lo {
+	if len(l.have) == 0 {
+		l.haveAt = nowNs
+	}
+	for i := len(l.have) - 1; i >= max(0, len(l.have)-mergeBack); i-- {
+		if last := &l.have[i]; last.Inc == sp.Inc && last.Hi+1 == sp.Lo {
 			last.Hi = sp.Hi
-			l.haveDots += int(sp.Hi - sp.Lo + 1)
 			return false
 		}
-	} else {
-		l.haveAt = nowNs
 	}
 	if len(l.have) >= limit {
 		return true
 	}
 	l.have = append(l.have, sp)
-	l.haveDots += int(sp.Hi - sp.Lo + 1)
 	return false
 }
 
 // takeHave is what is to be announced, in compact spans.
 func (l *link) takeHave() crdt.Dots {
 	d := dotsOf(l.have)
-	l.have, l.haveDots, l.haveDue = l.have[:0], 0, false
+	l.have, l.haveDue = l.have[:0], false
 	return d
 }
 
 // control reports whether anything other than ops and session messages waits.
 func (l *link) control() bool {
-	return l.helloDue || l.summaryDue || l.busyDue || l.abortDue || l.haveDue || len(l.graft) > 0 || len(l.beacons) > 0
+	return l.helloDue || l.summaryDue || l.busyDue || l.abortDue || l.behindDue || l.chokeDue ||
+		l.haveDue || len(l.haveLarge) > 0 || len(l.graft) > 0 || len(l.prune) > 0 || len(l.beacons) > 0
 }
 
-// ops reports whether ops wait, or are to be looked up.
-func (l *link) ops() bool { return l.queue.refs > 0 || len(l.replies) > 0 || len(l.wanted) > 0 }
+// small reports whether small ops wait, or ops are to be looked up.
+func (l *link) small() bool { return l.queue.refs > 0 || len(l.replies) > 0 || len(l.wanted) > 0 }
+
+// ops reports whether any ops wait.
+func (l *link) ops() bool { return l.small() || l.large.refs > 0 }
+
+// queued reports whether ops wait that nobody asked for.
+func (l *link) queued() bool { return l.refs() > 0 }
+
+// refs is the number of them.
+func (l *link) refs() int { return l.queue.refs + l.large.refs }
 
 // lagging reports whether a session is to be asked for since ops were dropped.
 func (l *link) lagging() bool { return l.behind && l.need == needNone && l.session == nil }

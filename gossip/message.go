@@ -10,14 +10,17 @@ import (
 // A frame is a concatenation of messages, each an array whose first element is
 // its kind. Kinds and elements that are not known are skipped.
 //
-//	hello    [1, token, the other's token]  the first on a link; 0 = not known yet
+//	hello    [1, token, the other's token, inc]  the first on a link; 0 = not known yet
 //	op       [2, op]
-//	ihave    [3, dots]                     dots that the sender received
+//	ihave    [3, dots, large]              dots that the sender has; it pushes none that are large
 //	graft    [4, dots]                     dots that the sender wants
 //	summary  [5, hash, count, clock hash, clock count, ask]
 //	session  [6, link, id, number, payload]
 //	busy     [7, id, ms]                   refuses session id; try after ms
 //	abort    [8, link, id]                 ends session id without conclusion
+//	prune    [9, incs]                     the sender has their ops from elsewhere
+//	choke    [10, on]                      the sender takes no ops for now
+//	behind   [11]                          the receiver relies on the sender no more
 //	beacon   [12, inc, hlc]                what time it is at an origin that writes
 //
 // link is the sum of the tokens of both hellos: a message of an earlier link
@@ -31,14 +34,17 @@ const (
 	kindSession
 	kindBusy
 	kindAbort
-
-	kindBeacon = 12
+	kindPrune
+	kindChoke
+	kindBehind
+	kindBeacon
 )
 
 // Bounds of messages.
 const (
 	maxMessageFields = 64
 	maxDotSpans      = 1 << 16 // of an ihave or graft
+	maxPrunes        = 1 << 12 // incarnations in a prune
 	maxPayload       = 2 << 20 // of a session message: one cell of the largest size, and some
 	maxBusyMs        = 60_000
 	defaultFrame     = 64 << 10
@@ -51,11 +57,12 @@ type summary struct {
 	ask  bool // the sender wants a session and is not the one to begin it
 }
 
-func appendHello(e *crdt.Encoder, mine, theirs uint64) {
-	e.ArrayLen(3)
+func appendHello(e *crdt.Encoder, mine, theirs uint64, inc crdt.Inc) {
+	e.ArrayLen(4)
 	e.Uint(kindHello)
 	e.Uint(mine)
 	e.Uint(theirs)
+	e.Uint(uint64(inc))
 }
 
 func appendOp(e *crdt.Encoder, op *crdt.Op) {
@@ -68,6 +75,37 @@ func appendDots(e *crdt.Encoder, kind uint64, d crdt.Dots) {
 	e.ArrayLen(2)
 	e.Uint(kind)
 	e.Dots(d)
+}
+
+func appendIHave(e *crdt.Encoder, d crdt.Dots, large bool) {
+	if !large {
+		appendDots(e, kindIHave, d)
+		return
+	}
+	e.ArrayLen(3)
+	e.Uint(kindIHave)
+	e.Dots(d)
+	e.Bool(true)
+}
+
+func appendPrune(e *crdt.Encoder, incs []crdt.Inc) {
+	e.ArrayLen(2)
+	e.Uint(kindPrune)
+	e.ArrayLen(len(incs))
+	for _, inc := range incs {
+		e.Uint(uint64(inc))
+	}
+}
+
+func appendChoke(e *crdt.Encoder, on bool) {
+	e.ArrayLen(2)
+	e.Uint(kindChoke)
+	e.Bool(on)
+}
+
+func appendBehind(e *crdt.Encoder) {
+	e.ArrayLen(1)
+	e.Uint(kindBehind)
 }
 
 func appendSummary(e *crdt.Encoder, s summary) {
@@ -121,6 +159,23 @@ func takeHead(d *crdt.Decoder) (kind uint64, fields int, err error) {
 	return kind, n - 1, err
 }
 
+// takeIncs takes the incarnations of a prune.
+func takeIncs(d *crdt.Decoder) ([]crdt.Inc, error) {
+	n, err := d.ArrayLen(maxPrunes)
+	if err != nil {
+		return nil, err
+	}
+	incs := make([]crdt.Inc, 0, min(n, 64)) // grows as they come
+	for range n {
+		inc, err := d.Uint()
+		if err != nil {
+			return nil, err
+		}
+		incs = append(incs, crdt.Inc(inc))
+	}
+	return incs, nil
+}
+
 // takeUints fills the given numbers.
 func takeUints(d *crdt.Decoder, into ...*uint64) error {
 	for _, p := range into {
@@ -150,11 +205,13 @@ func takeEnvelope(d *crdt.Decoder) (env envelope, payload []byte, err error) {
 	return env, payload, err
 }
 
-// known is the number of elements that follow the kind in messages of that
-// kind, or -1.
+// known is the least number of elements that follow the kind in messages of
+// that kind, or -1.
 func known(kind uint64) int {
 	switch kind {
-	case kindOp, kindIHave, kindGraft:
+	case kindBehind:
+		return 0
+	case kindOp, kindIHave, kindGraft, kindPrune, kindChoke:
 		return 1
 	case kindHello, kindBusy, kindAbort, kindBeacon:
 		return 2

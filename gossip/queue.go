@@ -1,6 +1,10 @@
 package gossip
 
-import "github.com/meshkv/meshkv/crdt"
+import (
+	"slices"
+
+	"github.com/meshkv/meshkv/crdt"
+)
 
 // Bounds within the queue of a link.
 const (
@@ -44,11 +48,6 @@ func opBytes(op *crdt.Op) int {
 		n += len(op.Cell.Path) + len(op.Cell.Value)
 	}
 	return n
-}
-
-// over reports whether more waits than may.
-func (q *queue) over(lim *Limits) bool {
-	return q.refs > lim.QueueRefs || q.bytes > lim.QueueBytes || q.spans > maxQueueCovers
 }
 
 // len is the number of waiting keys.
@@ -153,6 +152,42 @@ func (q *queue) pop() {
 		q.base += q.head
 		q.slots, q.head = q.slots[:n], 0
 	}
+}
+
+// extract takes out the ops that match, oldest first within their key.
+func (q *queue) extract(match func(*crdt.Op) bool) (out []*crdt.Op) {
+	var kept []*crdt.Op
+	for _, s := range q.slots[q.head:] {
+		for i := -1; i < len(s.more); i++ {
+			op := s.op
+			if i >= 0 {
+				op = s.more[i]
+			}
+			if match(op) {
+				out = append(out, op)
+			} else {
+				kept = append(kept, op)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	q.reset()
+	for _, op := range kept {
+		q.push(op)
+	}
+	return out
+}
+
+// holds reports whether op itself waits. It walks the queue.
+func (q *queue) holds(op *crdt.Op) bool {
+	for _, s := range q.slots[q.head:] {
+		if s.op == op || slices.Contains(s.more, op) {
+			return true
+		}
+	}
+	return false
 }
 
 // reset drops everything that waits.

@@ -18,22 +18,30 @@ func (r *Replicator) message(l *link) error {
 	if fields < want {
 		return malformed("message with too few elements")
 	}
-	if err := r.take(l, kind); err != nil {
+	more := fields - want
+	if err := r.take(l, kind, &more); err != nil {
 		return err
 	}
 	r.settle()
-	return r.dec.Skip(fields - want)
+	return r.dec.Skip(more)
 }
 
-// take decodes and handles one message of a known kind.
-func (r *Replicator) take(l *link, kind uint64) error {
+// take decodes and handles one message of a known kind. more is the number of
+// elements beyond those that every version has, and then of those beyond what
+// this one knows.
+func (r *Replicator) take(l *link, kind uint64, more *int) error {
 	d := r.dec
 	switch kind {
 	case kindHello:
-		var theirs, mine uint64
+		var theirs, mine, inc uint64
 		err := takeUints(d, &theirs, &mine)
+		if err == nil && *more > 0 {
+			*more--
+			err = takeUints(d, &inc)
+		}
 		if err == nil {
 			r.hello(l, theirs, mine)
+			l.peerInc = crdt.Inc(inc)
 		}
 		return err
 	case kindOp:
@@ -44,8 +52,13 @@ func (r *Replicator) take(l *link, kind uint64) error {
 		return err
 	case kindIHave:
 		dots, err := d.Dots(maxDotSpans)
+		large := false
+		if err == nil && *more > 0 {
+			*more--
+			large, err = d.Bool()
+		}
 		if err == nil {
-			r.announced(l, dots)
+			r.announced(l, dots, large)
 		}
 		return err
 	case kindGraft:
@@ -73,6 +86,21 @@ func (r *Replicator) take(l *link, kind uint64) error {
 			r.busy(l, id, min(ms, maxBusyMs))
 		}
 		return err
+	case kindPrune:
+		incs, err := takeIncs(d)
+		if err == nil {
+			r.prunedBy(l, incs)
+		}
+		return err
+	case kindChoke:
+		on, err := d.Bool()
+		if err == nil {
+			r.chokedBy(l, on)
+		}
+		return err
+	case kindBehind:
+		r.behindBy(l)
+		return nil
 	case kindBeacon:
 		var origin, at uint64
 		err := takeUints(d, &origin, &at)
@@ -117,8 +145,10 @@ func (r *Replicator) op(l *link, op *crdt.Op) {
 	r.noteHLC(op.HLC)
 	if !r.replica.Apply(op) {
 		r.stats.OpsDuplicate++
+		r.duplicated(l, r.tree.touch(op.Dot.Inc))
 		return
 	}
+	r.delivered(l, r.tree.touch(op.Dot.Inc))
 	r.noteLag(op.Dot.Inc, op.HLC)
 	r.spread(l, op)
 }

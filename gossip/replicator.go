@@ -39,6 +39,9 @@ type Replicator struct {
 	clock   clockSum
 	ring    ring
 
+	tree   tree
+	choked bool // peers are to send no ops
+
 	links map[PeerID]*link
 	order []*link // the same, ascending by peer
 	wakes []PeerID
@@ -51,9 +54,11 @@ type Replicator struct {
 	lost   bool
 	maxHLC crdt.HLC
 	tokens float64 // session bytes that may be sent now
-	paceAt int64
-	fuse   fuse
-	stats  Stats
+	// unspent is the change of what waits that the budget was not told of yet.
+	unspent int
+	paceAt  int64
+	fuse    fuse
+	stats   Stats
 
 	lags     lags
 	agreed   bool  // this replica was once equal to another, or made so
@@ -84,6 +89,7 @@ func New(cfg Config, state crdt.State, cells iter.Seq[*crdt.Cell]) *Replicator {
 		dec:     crdt.NewDecoder(),
 		tokens:  float64(cfg.Limits.SessionBytes) / 4,
 	}
+	r.tree = newTree(cfg.Limits.Origins)
 	r.ring = ring{maxOps: cfg.Limits.RingOps, maxBytes: cfg.Limits.RingBytes, maxAge: cfg.Limits.RingAge}
 	if cells != nil {
 		for c := range cells {
@@ -121,6 +127,9 @@ func (r *Replicator) Renew(inc crdt.Inc) {
 	r.replica.Renew(inc)
 	r.lost = false
 	r.checkOwn()
+	for _, l := range r.order {
+		l.helloDue = true
+	}
 }
 
 // Put writes a cell and queues its op on every link. It returns the cell's dot.
@@ -183,7 +192,7 @@ func (r *Replicator) CloseInc(inc crdt.Inc) (changed bool) {
 	return changed
 }
 
-// issue queues ops that were minted here on every link.
+// issue spreads ops that were minted here.
 func (r *Replicator) issue(ops []*crdt.Op) {
 	r.stats.OpsIssued += int64(len(ops))
 	if len(ops) > 0 {
@@ -193,25 +202,13 @@ func (r *Replicator) issue(ops []*crdt.Op) {
 		return
 	}
 	for _, op := range ops {
-		r.ring.push(r.nowNs, op)
-		for _, l := range r.order {
-			r.enqueue(l, op)
+		r.spread(nil, op)
+	}
+	for _, l := range r.order {
+		if !l.awake && r.ready(l) { // something else than ops
 			r.wake(l)
 		}
 	}
-}
-
-// enqueue puts op on the queue of l, or drops the queue at its bound.
-func (r *Replicator) enqueue(l *link, op *crdt.Op) {
-	l.queue.push(op)
-	if !l.queue.over(&r.cfg.Limits) {
-		return
-	}
-	r.hurry(l)
-	r.stats.DropQueue += int64(l.queue.refs)
-	r.stats.Overflows++
-	l.queue.reset()
-	l.behind = true // NextFrame asks for the session, once the link takes frames again
 }
 
 // wake reports l to the owner, unless its writer is awake.
@@ -239,8 +236,9 @@ func (r *Replicator) LinkUp(now time.Time, peer PeerID, role Role) {
 	r.begin(now)
 	l := &link{
 		peer: peer, role: role, begin: r.cfg.Self < peer, mine: r.cfg.Rand.Uint64(), frame: defaultFrame,
-		helloDue: true, summaryDue: true,
+		helloDue: true, summaryDue: true, since: r.nowNs, chokeDue: r.choked,
 	}
+	r.tree.join(l)
 	i, _ := slices.BinarySearchFunc(r.order, peer, func(l *link, p PeerID) int { return comparePeers(l.peer, p) })
 	r.order = slices.Insert(r.order, i, l)
 	r.links[peer] = l
@@ -255,7 +253,10 @@ func (r *Replicator) LinkDown(peer PeerID) {
 		return
 	}
 	r.stats.LinksLost++
-	r.stats.OpsCoalesced += l.queue.merge
+	r.stats.OpsCoalesced += l.queue.merge + l.large.merge
+	l.queue.reset()
+	l.large.reset()
+	r.weigh(l)
 	if l.session != nil {
 		r.stats.SessionsLost++
 		l.session = nil
@@ -263,6 +264,9 @@ func (r *Replicator) LinkDown(peer PeerID) {
 	delete(r.links, peer)
 	r.order = slices.DeleteFunc(r.order, func(x *link) bool { return x == l })
 	r.wants = slices.DeleteFunc(r.wants, func(w want) bool { return w.link == l })
+	r.tree.leave(l)
+	r.hurryWants()
+	r.spend()
 	if len(r.order) == 0 {
 		r.ring.reset()
 	}
@@ -270,8 +274,17 @@ func (r *Replicator) LinkDown(peer PeerID) {
 
 // SetRole changes the role of the link to peer, if there is one.
 func (r *Replicator) SetRole(peer PeerID, role Role) {
-	if l := r.links[peer]; l != nil {
-		l.role = role
+	l := r.links[peer]
+	if l == nil || l.role == role {
+		return
+	}
+	l.role, l.since = role, r.nowNs
+	r.tree.unmark(l) // both sides learn anew
+	r.hurryWants()
+	if role == RoleQuiet {
+		l.have, l.haveDue, l.haveLarge = nil, false, nil
+		l.behindDue = true // or the peer would wait for pushes
+		r.wake(l)
 	}
 }
 
@@ -303,6 +316,7 @@ func (r *Replicator) Tick(now time.Time) {
 			l.haveDue = true
 		}
 	}
+	r.spend()
 	r.tickSessions()
 	r.startSessions()
 	r.summaries()
@@ -341,6 +355,7 @@ func (r *Replicator) Step(now time.Time, peer PeerID, frame []byte) error {
 			return fmt.Errorf("frame from %s: %w", peer, err)
 		}
 	}
+	r.graftDue()
 	r.startSessions()
 	for _, l := range r.order {
 		if !l.awake && r.ready(l) {

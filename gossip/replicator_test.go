@@ -164,10 +164,11 @@ func TestUnknownMessagesAndElementsAreSkipped(t *testing.T) {
 	b.LinkUp(start, "a", RoleDirect)
 	e := crdt.NewEncoder()
 	e.Reset(nil)
-	e.ArrayLen(4) // a hello with one element more
+	e.ArrayLen(5) // a hello with one element more
 	e.Uint(kindHello)
 	e.Uint(5)
 	e.Uint(0)
+	e.Uint(1)
 	e.Str("later")
 	e.ArrayLen(2) // a kind of a later version
 	e.Uint(99)
@@ -224,24 +225,49 @@ func TestAnnounceAndGraft(t *testing.T) {
 	}
 }
 
+// Consecutive ops are one span and may wait; many spans may not.
 func TestAnnouncementOfManyDoesNotWait(t *testing.T) {
-	a, b, c := newReplicator("a", 1, Limits{}), newReplicator("b", 2, Limits{}), newReplicator("c", 3, Limits{})
-	linkUp(start, a, b, c)
-	pump(t, start, a, b, c)
-	for i := range 32 {
-		mustPut(t, a, start, fmt.Sprint(i))
+	b, c := newReplicator("b", 2, Limits{}), newReplicator("c", 3, Limits{})
+	linkUp(start, b, c)
+	b.LinkUp(start, "origin", RoleDirect)
+	pump(t, start, b, c)
+	e := crdt.NewEncoder()
+	issue := func(w writer) {
+		appendOp(e, w.put(t, "k", ""))
 	}
-	pump(t, start, a, b, c)
-	if st := c.Stats(); st.IHavesReceived != 32 {
+	one := newWriter(10)
+	for range 1000 {
+		issue(one)
+	}
+	for i := range 30 {
+		issue(newWriter(crdt.Inc(100 + i)))
+	}
+	if err := b.Step(start, "origin", e.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	pump(t, start, b, c)
+	if st := c.Stats(); st.IHavesReceived != 0 {
+		t.Fatalf("%d dots of 31 spans announced at once", st.IHavesReceived)
+	}
+	e.Reset(nil)
+	issue(newWriter(200))
+	if err := b.Step(start, "origin", e.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	pump(t, start, b, c)
+	if st := c.Stats(); st.IHavesReceived != 1031 {
 		t.Fatalf("%d dots announced", st.IHavesReceived)
 	}
 }
 
 func TestNobodyElseIsAskedAtOnce(t *testing.T) {
 	r := newReplicator("r", 9, Limits{})
-	for _, p := range []PeerID{"a", "b"} {
+	for _, p := range []PeerID{"a", "b", "origin"} {
 		r.LinkUp(start, p, RoleDirect)
 		_, _ = r.NextFrame(start, p, nil, 1<<16)
+	}
+	if err := r.Step(start, "origin", encoded(newWriter(1).put(t, "k", ""))); err != nil {
+		t.Fatal(err)
 	}
 	e := crdt.NewEncoder()
 	e.Reset(nil)

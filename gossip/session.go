@@ -76,7 +76,7 @@ func (r *Replicator) require(l *link, why need, delay time.Duration) {
 // allow, and asks for those that the peer is to begin.
 func (r *Replicator) startSessions() {
 	for _, l := range r.order {
-		if l.need == needNone || l.session != nil || !l.met || l.broken || r.nowNs < l.needAt {
+		if l.need == needNone || l.session != nil || !l.met || l.broken || l.choked || r.choked || r.nowNs < l.needAt {
 			continue
 		}
 		if !l.begin {
@@ -360,7 +360,7 @@ func (r *Replicator) pace() {
 // sessionReady reports whether the session of l has a message that may be sent.
 func (r *Replicator) sessionReady(l *link) bool {
 	s := l.session
-	if s == nil || s.paced && r.tokens <= 0 {
+	if s == nil || l.choked || s.paced && r.tokens <= 0 {
 		return false
 	}
 	if len(s.next) == 0 {

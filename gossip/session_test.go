@@ -165,7 +165,7 @@ func TestStaleTokenIsDropped(t *testing.T) {
 		t.Fatalf("before the hello: %v", err)
 	}
 	e.Reset(nil)
-	appendHello(e, 5, 0)
+	appendHello(e, 5, 0, 1)
 	appendSession(e, envelope{link: 5, id: 1}, []byte{1})
 	appendAbort(e, 5, 1)
 	appendBusy(e, 1, 1)

@@ -36,6 +36,15 @@ type Stats struct {
 	GraftsSent, GraftsReceived int64 // messages
 	GraftsUnmatched            int64 // messages asking for more than the ring holds
 
+	// Trees: (link, origin) pairs.
+	PrunesSent, PrunesReceived int64
+	OpsUnqueued                int64 // announced after all, because a prune came
+
+	// Back-pressure.
+	ChokesSent, ChokesReceived int64
+	BehindSent, BehindReceived int64
+	LargeSent                  int64 // ops of the large lane
+
 	// Beacons.
 	BeaconsSent, BeaconsReceived int64
 
@@ -68,15 +77,24 @@ type Stats struct {
 	DropIHave        int64 // announcements not sent, spans
 	DropWant         int64 // announcements not waited for, spans
 	DropGraft        int64 // requests not served, spans
+	DropPrune        int64 // prunes not sent: later duplicates bring others
+	DropBudget       int64 // queued ops, over the budget of the node; in DropQueue, too
+	DropOrigin       int64 // origins forgotten: their next op finds the tree anew
 	DropBeacon       int64 // of too many origins, for a link that lags, or of a clock far ahead
 	Overflows        int64 // queues dropped: links that fell behind
 	LinksLost        int64
 
 	// Gauges.
 	Links, LinksBehind   int
+	LinksChoked          int // by the peer
+	Choked               int // 1: the peers were asked to send no ops
+	Origins              int // whose trees are remembered
+	LinksEager           int // pairs of these and links on which their ops are pushed
+	LinksLazy            int // and on which they are announced
 	Sessions             int
 	QueuedOps, QueuedMax int // over all links, and on the longest
 	QueuedBytes          int
+	QueuedLarge          int // of QueuedOps, in the large lanes
 	RingOps, RingBytes   int
 	Cells, ClockEntries  int
 	Pending              int
@@ -100,6 +118,8 @@ type LinkStats struct {
 	Peer        PeerID
 	QueuedOps   int
 	QueuedBytes int
+	Role        Role
+	Choked      bool // the peer takes no ops for now
 	Behind      bool // fell behind, and waits for a session
 	Session     bool // one is open
 	InSync      bool // the last summary was equal
@@ -111,15 +131,34 @@ func (r *Replicator) Stats() Stats {
 	s := r.stats
 	s.Links = len(r.order)
 	for _, l := range r.order {
-		s.OpsCoalesced += l.queue.merge
-		s.QueuedOps += l.queue.refs
-		s.QueuedBytes += l.queue.bytes
-		s.QueuedMax = max(s.QueuedMax, l.queue.refs)
+		s.OpsCoalesced += l.queue.merge + l.large.merge
+		s.QueuedOps += l.refs()
+		s.QueuedBytes += l.weight
+		s.QueuedMax = max(s.QueuedMax, l.refs())
+		s.QueuedLarge += l.large.refs
 		if l.behind {
 			s.LinksBehind++
 		}
+		if l.choked {
+			s.LinksChoked++
+		}
 		if l.session != nil {
 			s.Sessions++
+		}
+	}
+	if r.choked {
+		s.Choked = 1
+	}
+	s.Origins, s.DropOrigin = len(r.tree.origins), r.tree.evicted
+	for o := r.tree.oldest; o != nil; o = o.newer {
+		for _, l := range r.order {
+			switch {
+			case l.role == RoleQuiet:
+			case r.eager(l, o):
+				s.LinksEager++
+			default:
+				s.LinksLazy++
+			}
 		}
 	}
 	s.RingOps, s.RingBytes = r.ring.n, r.ring.bytes
@@ -134,7 +173,7 @@ func (r *Replicator) Links() []LinkStats {
 	out := make([]LinkStats, 0, len(r.order))
 	for _, l := range r.order {
 		out = append(out, LinkStats{
-			Peer: l.peer, QueuedOps: l.queue.refs, QueuedBytes: l.queue.bytes, Behind: l.behind,
+			Peer: l.peer, Role: l.role, QueuedOps: l.refs(), QueuedBytes: l.weight, Choked: l.choked, Behind: l.behind,
 			Session: l.session != nil, InSync: l.inSync, Unequal: l.unequal,
 		})
 	}
