@@ -28,6 +28,10 @@ var (
 	ErrFrame = errors.New("mesh: bad frame")
 	// ErrRefused: the peer answered our HELLO with a refusal; the text has its reason.
 	ErrRefused = errors.New("mesh: link refused")
+	// ErrUnknownMember: no member has that name, or it is one to which no connection can be made.
+	ErrUnknownMember = errors.New("mesh: unknown member")
+	// ErrAlive: the member is alive; only one that failed can be removed.
+	ErrAlive = errors.New("mesh: member is alive")
 
 	errHello = errors.New("mesh: bad hello")
 )
@@ -37,6 +41,9 @@ const (
 	maxCluster = 64
 	maxAddr    = 256
 	maxSeeds   = 64
+
+	defaultMaxLinks    = 256
+	defaultMaxAPIConns = 256
 )
 
 // Config says what a node is and where it is. Name and Inc are required.
@@ -59,6 +66,13 @@ type Config struct {
 	Zone    string
 	Roles   []string
 	APIAddr string
+
+	// MaxLinks bounds the links. One more is refused, unless there is a link that neither side wants,
+	// which then goes. Without Want, clusters of more members have no full mesh. Default 256.
+	MaxLinks int
+	// MaxAPIConns bounds the inbound connections of [Mesh.APIConns] that are open. One more is
+	// refused. Default 256.
+	MaxAPIConns int
 
 	// ReapAfter forgets members that failed or left this long ago. Default 24 h.
 	ReapAfter time.Duration
@@ -94,6 +108,7 @@ type Timings struct {
 	DialTimeout      time.Duration // default 1.5 s
 	LinkPing         time.Duration // default 1 s
 	LinkSilence      time.Duration // a link that is silent for this long is dead; default 5 s
+	LinkSurplus      time.Duration // a link that neither side wants for this long is closed; default 10 s
 	NameGrace        time.Duration // a second node of a live name gives up after this; default 10 s
 
 	// LinkWrite ends a link when the peer does not take 64 KiB for this long. A peer stops reading
@@ -117,6 +132,7 @@ func (t *Timings) setDefaults() {
 	def(&t.DialTimeout, min(1500*time.Millisecond, t.Redial*3/4))
 	def(&t.LinkPing, time.Second)
 	def(&t.LinkSilence, 5*time.Second)
+	def(&t.LinkSurplus, 10*time.Second)
 	def(&t.LinkWrite, 30*time.Second)
 	def(&t.NameGrace, 10*time.Second)
 	if t.SuspicionMult <= 0 {
@@ -133,6 +149,12 @@ func (c *Config) prepare() error {
 	c.Timings.setDefaults()
 	if c.ReapAfter <= 0 {
 		c.ReapAfter = 24 * time.Hour
+	}
+	if c.MaxLinks <= 0 {
+		c.MaxLinks = defaultMaxLinks
+	}
+	if c.MaxAPIConns <= 0 {
+		c.MaxAPIConns = defaultMaxAPIConns
 	}
 	if c.Network == nil {
 		c.Network = machineNetwork{}

@@ -29,6 +29,7 @@ func (m *Mesh) control(ctx context.Context, cancel context.CancelCauseFunc, work
 	checking := make(chan struct{}, 1) // one check of our name at a time
 	for {
 		m.mu.Lock()
+		m.hearDoubted(time.Now())
 		acts := m.roster.tick(time.Now(), maxDialing-int(m.dialing.Load()))
 		m.mu.Unlock()
 		m.poke() // the tick may have made somebody suspect
@@ -62,7 +63,10 @@ func (m *Mesh) act(ctx context.Context, a action, work *sync.WaitGroup) {
 	switch a.kind {
 	case actJoin:
 		m.askJoin(a.addr)
-	case actDrop:
+	case actDrop, actSurplus:
+		if a.kind == actSurplus {
+			m.count.linksSurplus.Add(1)
+		}
 		m.mu.Lock()
 		l := m.byName[a.name]
 		m.mu.Unlock()
@@ -75,6 +79,15 @@ func (m *Mesh) act(ctx context.Context, a action, work *sync.WaitGroup) {
 				m.serve(ctx, l)
 			}
 		})
+	}
+}
+
+// hearDoubted tells the roster when it last heard of members that membership calls failed. mu is held.
+func (m *Mesh) hearDoubted(now time.Time) {
+	for _, name := range m.roster.doubts() {
+		if l := m.byName[name]; l != nil {
+			m.roster.heard(now, name, l.Heard())
+		}
 	}
 }
 
@@ -93,8 +106,14 @@ func (m *Mesh) dialFor(ctx context.Context, a action) *Link {
 		} else if errors.As(err, &refused) {
 			answered = refused.name
 		}
+		full := refused != nil && refused.code == refusedFull
+		if full && answered == a.name {
+			m.joinIfFailed(a)
+		}
 		m.mu.Lock()
-		if a.kind == actDial {
+		if a.kind == actDial && full && answered == a.name {
+			m.roster.dialRefused(start, a.name)
+		} else if a.kind == actDial {
 			m.roster.dialed(start, a.name, err == nil && answered == a.name)
 		} else {
 			m.roster.formerDialed(start, a.name, answered)
@@ -119,6 +138,17 @@ func (m *Mesh) dialFor(ctx context.Context, a action) *Link {
 	}
 }
 
+// joinIfFailed makes a member known that is there and takes no link more.
+func (m *Mesh) joinIfFailed(a action) {
+	m.mu.Lock()
+	rec := m.roster.records[a.name]
+	known := rec != nil && rec.member.Status == StatusAlive
+	m.mu.Unlock()
+	if !known {
+		m.askJoin(a.addr)
+	}
+}
+
 // dialSeed tries a seed's addresses in turn until one answers.
 func (m *Mesh) dialSeed(ctx context.Context, seed string) (l *Link, resolved []string, name string) {
 	resolved, err := resolve(ctx, seed)
@@ -137,8 +167,11 @@ func (m *Mesh) dialSeed(ctx context.Context, seed string) (l *Link, resolved []s
 		}
 		var refused *refusedError
 		if errors.As(err, &refused) {
-			if refused.code == refusedSelf {
+			switch refused.code {
+			case refusedSelf:
 				return nil, resolved, m.self.name
+			case refusedFull: // it can still make us known
+				m.askJoin(addr)
 			}
 			return nil, resolved, refused.name
 		}
@@ -185,8 +218,8 @@ func (m *Mesh) knock(ctx context.Context, addr string) error {
 	return conn.Close()
 }
 
-// greet dials addr and exchanges hellos.
-func (m *Mesh) greet(ctx context.Context, addr string) (net.Conn, hello, error) {
+// greet dials addr, says hello or api, and takes the answer.
+func (m *Mesh) greet(ctx context.Context, kind byte, addr string) (net.Conn, hello, error) {
 	dctx, cancel := context.WithTimeout(ctx, m.cfg.Timings.DialTimeout)
 	conn, err := m.cfg.Network.DialTCP(dctx, addr)
 	cancel()
@@ -196,7 +229,7 @@ func (m *Mesh) greet(ctx context.Context, addr string) (net.Conn, hello, error) 
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(helloTimeout))
-	if _, err = conn.Write(appendHello(nil, m.self)); err == nil {
+	if _, err = conn.Write(appendGreeting(nil, kind, m.self)); err == nil {
 		var peer hello
 		if peer, err = readHello(conn); err == nil {
 			if err = conn.SetDeadline(time.Time{}); err == nil {
@@ -211,7 +244,7 @@ func (m *Mesh) greet(ctx context.Context, addr string) (net.Conn, hello, error) 
 // dial makes a link to whoever is at addr.
 func (m *Mesh) dial(ctx context.Context, addr string) (*Link, error) {
 	m.count.dials.Add(1)
-	conn, peer, err := m.greet(ctx, addr)
+	conn, peer, err := m.greet(ctx, kindHello, addr)
 	if err == nil {
 		var l *Link
 		if l, err = m.register(ctx, conn, peer, true); err == nil {
@@ -223,12 +256,12 @@ func (m *Mesh) dial(ctx context.Context, addr string) (*Link, error) {
 	return nil, err
 }
 
-// answer is the accepting end of dial. It serves the link.
+// answer is the accepting end of dial and of DialAPI. It serves the link.
 func (m *Mesh) answer(ctx context.Context, conn net.Conn) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(helloTimeout))
-	peer, err := readHello(io.MultiReader(bytes.NewReader([]byte{magicByte}), conn))
+	kind, peer, err := readOpening(io.MultiReader(bytes.NewReader([]byte{magicByte}), conn))
 	if err != nil {
 		var refused *refusedError // their version
 		if errors.As(err, &refused) && refused.code == refusedVersion {
@@ -237,6 +270,10 @@ func (m *Mesh) answer(ctx context.Context, conn net.Conn) {
 			m.count.streamsUnknown.Add(1)
 		}
 		conn.Close()
+		return
+	}
+	if kind == kindAPI {
+		m.answerAPI(ctx, conn, peer)
 		return
 	}
 	m.mu.Lock()
@@ -262,7 +299,11 @@ func (m *Mesh) answer(ctx context.Context, conn net.Conn) {
 
 func (m *Mesh) refuse(conn net.Conn, code refusal, peer hello) {
 	m.count.refused(code)
-	m.cfg.Logger.Debug("link refused", "peer", peer.name, "addr", peer.addr, "reason", code.String())
+	m.sendRefusal(conn, code, peer)
+}
+
+func (m *Mesh) sendRefusal(conn net.Conn, code refusal, peer hello) {
+	m.cfg.Logger.Debug("connection refused", "peer", peer.name, "addr", peer.addr, "reason", code.String())
 	conn.Write(appendRefusal(nil, refusedError{code: code, name: m.self.name}))
 }
 
@@ -284,9 +325,13 @@ func (m *Mesh) register(ctx context.Context, conn net.Conn, peer hello, dialed b
 		p.APIAddr, p.Zone, p.Roles = rec.member.APIAddr, rec.member.Zone, rec.member.Roles
 	}
 	l := newLink(conn, p, m.cfg.Timings)
+	l.wanted.Store(m.roster.wants(peer.name))
 	old := m.byName[peer.name]
+	var spare *Link
 	if old != nil { // in the same step, so that it has ended when anybody gets the new one
 		old.end(ErrLinkClosed)
+	} else if len(m.byName) >= m.cfg.MaxLinks { // offer has seen that there is one to spare
+		spare = m.byName[m.roster.spare(time.Now())]
 	}
 	m.byName[peer.name] = l
 	m.roster.linkUp(time.Now(), peer, dialed)
@@ -294,6 +339,10 @@ func (m *Mesh) register(ctx context.Context, conn net.Conn, peer hello, dialed b
 	m.mu.Unlock()
 	if old != nil {
 		old.Close()
+	}
+	if spare != nil {
+		m.count.linksSurplus.Add(1)
+		spare.Close()
 	}
 	m.count.linksMade.Add(1)
 	m.cfg.Logger.Debug("link up", "peer", peer.name, "peer_inc", fmt.Sprintf("%016x", peer.inc), "addr", l.Addr(), "dialed", dialed)
@@ -309,7 +358,17 @@ func (m *Mesh) serve(ctx context.Context, l *Link) {
 		m.mu.Unlock()
 		m.poke()
 	}
-	l.keep(ctx, bye)
+	l.keep(ctx, linkNews{
+		bye: bye,
+		want: func(yes bool) {
+			m.mu.Lock()
+			if m.byName[l.Peer.Name] == l {
+				m.roster.peerWants(l.Peer.Name, yes)
+			}
+			m.mu.Unlock()
+		},
+		gone: func(r removal) { m.removed(r, l.Peer.Name) },
+	})
 	select {
 	case <-l.byes: // its last word, just before the end
 		bye()
@@ -325,6 +384,7 @@ func (m *Mesh) serve(ctx context.Context, l *Link) {
 	m.count.linksLost.Add(1)
 	m.count.sent.Add(l.SentBytes())
 	m.count.received.Add(l.RecvBytes())
+	m.count.removalsLost.Add(l.goneLost.Load())
 	m.cfg.Logger.Debug("link down", "peer", l.Peer.Name, "err", l.Err())
 	m.poke()
 }
@@ -366,7 +426,7 @@ func (m *Mesh) join(ctx context.Context, s *serf.Serf) {
 func (m *Mesh) contest(ctx context.Context, c claim) error {
 	since, met := time.Now(), false
 	for {
-		conn, _, err := m.greet(ctx, c.addr)
+		conn, _, err := m.greet(ctx, kindHello, c.addr)
 		late := time.Since(since) >= m.cfg.Timings.NameGrace
 		var refused *refusedError
 		switch {

@@ -7,11 +7,14 @@ import (
 	"net/netip"
 )
 
-// The opening of a link, the same in both directions:
+// The opening of a stream of ours, the same in both directions:
 //
 //	[0xD6 'm' 'k' 'v'] [kind u8] [len u16] [body]
 //	hello:  [version u16] [inc u64] [cluster] [name] [addr]   strings: [len u16] [bytes]
 //	refuse: [code u8] [name] [text]
+//
+// Who dials says hello for a link, or api, with the same body, for a connection of [Mesh.DialAPI]. Both are
+// answered by hello or refuse.
 //
 // Bytes after the known ones are skipped, so that fields can be added. memberlist's streams
 // and packets begin with 0..13 or 244, a TLS record with 22.
@@ -23,6 +26,7 @@ const (
 
 	kindHello  = 1
 	kindRefuse = 2
+	kindAPI    = 3
 )
 
 type refusal uint8
@@ -37,6 +41,7 @@ const (
 	refusedDuplicate  // the preferred link exists
 	refusedClosing
 	refusedFuture // the other's incarnation is born too far ahead of our clock
+	refusedFull   // as many connections as this node allows
 )
 
 func (c refusal) String() string {
@@ -57,6 +62,8 @@ func (c refusal) String() string {
 		return "shutting down"
 	case refusedFuture:
 		return "its incarnation is of the future: one of the two clocks is wrong"
+	case refusedFull:
+		return "it has as many connections as it allows"
 	default:
 		return fmt.Sprintf("code %d", uint8(c))
 	}
@@ -98,13 +105,16 @@ func appendString(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-func appendHello(b []byte, h hello) []byte {
+func appendHello(b []byte, h hello) []byte { return appendGreeting(b, kindHello, h) }
+
+// appendGreeting makes a hello or an api.
+func appendGreeting(b []byte, kind byte, h hello) []byte {
 	body := binary.BigEndian.AppendUint16(nil, helloVersion)
 	body = binary.BigEndian.AppendUint64(body, h.inc)
 	body = appendString(body, h.cluster)
 	body = appendString(body, h.name)
 	body = appendString(body, h.addr)
-	return appendOpening(b, kindHello, body)
+	return appendOpening(b, kind, body)
 }
 
 func appendRefusal(b []byte, e refusedError) []byte {
@@ -112,42 +122,56 @@ func appendRefusal(b []byte, e refusedError) []byte {
 	return appendOpening(b, kindRefuse, appendString(body, e.text[:min(len(e.text), maxAddr)]))
 }
 
-// readHello reads an opening, and not a byte more.
+// readHello reads an answer: a hello or a refusal.
 func readHello(r io.Reader) (hello, error) {
+	kind, h, err := readOpening(r)
+	if err == nil && kind != kindHello {
+		err = fmt.Errorf("%w: kind %d as an answer", errHello, kind)
+	}
+	return h, err
+}
+
+// readOpening reads an opening, and not a byte more. A refusal is an error.
+func readOpening(r io.Reader) (kind byte, h hello, err error) {
 	var head [len(magic) + 3]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return hello{}, err
+		return 0, hello{}, err
 	}
 	if string(head[:len(magic)]) != magic {
-		return hello{}, fmt.Errorf("%w: magic", errHello)
+		return 0, hello{}, fmt.Errorf("%w: magic", errHello)
 	}
+	kind = head[len(magic)]
 	n := int(binary.BigEndian.Uint16(head[len(magic)+1:]))
 	if n > maxHello {
-		return hello{}, fmt.Errorf("%w: %d bytes", errHello, n)
+		return kind, hello{}, fmt.Errorf("%w: %d bytes", errHello, n)
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(r, body); err != nil {
-		return hello{}, err
+		return kind, hello{}, err
 	}
-	switch head[len(magic)] {
-	case kindHello:
-		return parseHello(body)
+	switch kind {
+	case kindHello, kindAPI:
+		h, err = parseHello(body)
 	case kindRefuse:
-		if len(body) < 1 {
-			return hello{}, fmt.Errorf("%w: short", errHello)
-		}
-		e := &refusedError{code: refusal(body[0])}
-		var err error
-		if e.name, body, err = cutString(body[1:], maxName); err != nil {
-			return hello{}, err
-		}
-		if e.text, _, err = cutString(body, maxAddr); err != nil {
-			return hello{}, err
-		}
-		return hello{}, e
+		err = parseRefusal(body)
 	default:
-		return hello{}, fmt.Errorf("%w: kind %d", errHello, head[len(magic)])
+		err = fmt.Errorf("%w: kind %d", errHello, kind)
 	}
+	return kind, h, err
+}
+
+func parseRefusal(b []byte) (err error) {
+	if len(b) < 1 {
+		return fmt.Errorf("%w: short", errHello)
+	}
+	e := &refusedError{code: refusal(b[0])}
+	if e.name, b, err = cutString(b[1:], maxName); err != nil {
+		return err
+	}
+	if e.text, _, err = cutString(b, maxAddr); err != nil {
+		return err
+	}
+	return e
 }
 
 func parseHello(b []byte) (h hello, err error) {

@@ -25,8 +25,11 @@ const (
 	framePing = 1 // payload: 8 bytes, sent back
 	framePong = 2
 	frameBye  = 3 // empty: the sender leaves the cluster for good
+	frameWant = 4 // payload: 1 if the sender wants this link, else 0; the first frame of each side
+	frameGone = 5 // payload: inc u64, name: an operator removed that failed process
 
 	writeChunk = 64 << 10
+	maxGone    = 64 // removals that wait on one link, in each direction
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -52,7 +55,15 @@ type Link struct {
 	pongs chan [8]byte  // the newest ping to answer
 	byes  chan struct{} // of capacity 1: the peer said that it leaves
 
+	wanted     atomic.Bool   // by this side; keep tells the peer
+	peerWanted atomic.Bool   // by the peer, as it said last
+	tell, told chan struct{} // of capacity 1: either of them changed
+	goneOut    chan removal  // to be told to the peer
+	goneIn     chan removal  // told by the peer
+	goneLost   atomic.Int64  // removals for which there was no room
+
 	sent, received atomic.Int64
+	heard          atomic.Int64 // ns since born: the last byte that came
 	rtt            atomic.Int64 // ns, smoothed
 	born           time.Time    // the zero of the pings' clock
 
@@ -62,7 +73,14 @@ type Link struct {
 }
 
 func newLink(conn net.Conn, peer Member, t Timings) *Link {
-	l := &Link{Peer: peer, conn: conn, timing: t, pongs: make(chan [8]byte, 1), byes: make(chan struct{}, 1), done: make(chan struct{}), born: time.Now()}
+	l := &Link{
+		Peer: peer, conn: conn, timing: t, pongs: make(chan [8]byte, 1), byes: make(chan struct{}, 1),
+		tell: make(chan struct{}, 1), told: make(chan struct{}, 1),
+		goneOut: make(chan removal, maxGone), goneIn: make(chan removal, maxGone),
+		done: make(chan struct{}), born: time.Now(),
+	}
+	l.wanted.Store(true)
+	l.peerWanted.Store(true)
 	l.br = bufio.NewReaderSize(readTimer{l}, writeChunk)
 	return l
 }
@@ -75,7 +93,10 @@ func (r readTimer) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := r.l.conn.Read(b)
-	r.l.received.Add(int64(n))
+	if n > 0 {
+		r.l.received.Add(int64(n))
+		r.l.heard.Store(int64(time.Since(r.l.born)))
+	}
 	return n, err
 }
 
@@ -101,11 +122,25 @@ func (l *Link) ReadFrame(buf []byte) ([]byte, error) {
 		case framePong:
 			l.measure(payload)
 		case frameBye:
+			signal(l.byes) // once is enough
+		case frameWant:
+			l.peerWanted.Store(payload[0] == 1)
+			signal(l.told)
+		case frameGone:
 			select {
-			case l.byes <- struct{}{}:
-			default: // once is enough
+			case l.goneIn <- parseRemoval(payload):
+			default: // serf tells us, too
+				l.goneLost.Add(1)
 			}
 		}
+	}
+}
+
+// signal notes in a channel of capacity 1 that there is something to look at.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -119,6 +154,8 @@ func (l *Link) readAny(buf []byte) (byte, []byte, error) {
 	case kind == frameData && n <= MaxFrame:
 	case (kind == framePing || kind == framePong) && n == 8:
 	case kind == frameBye && n == 0:
+	case kind == frameWant && n == 1:
+	case kind == frameGone && n > 8 && n <= 8+maxName:
 	default:
 		return 0, nil, fmt.Errorf("%w: kind %d of %d bytes", ErrFrame, kind, n)
 	}
@@ -183,14 +220,38 @@ func (l *Link) writeTimed(b []byte) error {
 	return err
 }
 
+// want notes whether this side wants the link. keep tells the peer.
+func (l *Link) want(yes bool) {
+	if l.wanted.Swap(yes) != yes {
+		signal(l.tell)
+	}
+}
+
+// spread queues a removal for the peer.
+func (l *Link) spread(r removal) {
+	select {
+	case l.goneOut <- r:
+	default: // serf tells it, too
+		l.goneLost.Add(1)
+	}
+}
+
+// linkNews is what the peer said about membership, for its owner. The calls come from keep.
+type linkNews struct {
+	bye  func()
+	want func(yes bool)
+	gone func(removal)
+}
+
 // keep answers pings and sends them until the link or ctx ends; then the link is closed.
-// It calls bye if the peer says that it leaves. The pongs leave here and not from ReadFrame, where a blocked write would stop the reading,
+// All that is not data leaves here and not from ReadFrame, where a blocked write would stop the reading,
 // on both sides for ever.
-func (l *Link) keep(ctx context.Context, bye func()) {
+func (l *Link) keep(ctx context.Context, news linkNews) {
 	stop := context.AfterFunc(ctx, func() { l.close(ErrLinkClosed) }) // a write in progress ends, too
 	defer stop()
 	ticker := time.NewTicker(l.timing.LinkPing)
 	defer ticker.Stop()
+	l.tellWanted()
 	l.ping()
 	sent := l.sent.Load()
 	for n := 1; ; {
@@ -200,7 +261,15 @@ func (l *Link) keep(ctx context.Context, bye func()) {
 		case p := <-l.pongs:
 			l.writeAny(framePong, p[:])
 		case <-l.byes:
-			bye()
+			news.bye()
+		case <-l.tell:
+			l.tellWanted()
+		case <-l.told:
+			news.want(l.peerWanted.Load())
+		case r := <-l.goneOut:
+			l.writeAny(frameGone, appendRemoval(nil, r))
+		case r := <-l.goneIn:
+			news.gone(r)
 		case <-ticker.C:
 			// Whatever was sent, an answer to the other's ping included, says that we are alive. Every
 			// fourth ping is sent anyway, for the round trip.
@@ -210,6 +279,14 @@ func (l *Link) keep(ctx context.Context, bye func()) {
 			sent = l.sent.Load()
 		}
 	}
+}
+
+func (l *Link) tellWanted() {
+	var yes [1]byte
+	if l.wanted.Load() {
+		yes[0] = 1
+	}
+	l.writeAny(frameWant, yes[:])
 }
 
 func (l *Link) ping() {
@@ -279,6 +356,9 @@ func (l *Link) Err() error {
 
 // Addr is the remote address of the connection.
 func (l *Link) Addr() string { return l.conn.RemoteAddr().String() }
+
+// Heard is when the last byte came from the peer; before the first, when the link was made.
+func (l *Link) Heard() time.Time { return l.born.Add(time.Duration(l.heard.Load())) }
 
 // SentBytes counts what was written to the connection.
 func (l *Link) SentBytes() int64 { return l.sent.Load() }

@@ -37,6 +37,8 @@ func tcpPair(t *testing.T) (net.Conn, net.Conn) {
 	return a, b
 }
 
+var noNews = linkNews{bye: func() {}, want: func(bool) {}, gone: func(removal) {}}
+
 func linkPair(t *testing.T, timing Timings) (*Link, *Link) {
 	t.Helper()
 	timing.setDefaults()
@@ -44,8 +46,8 @@ func linkPair(t *testing.T, timing Timings) (*Link, *Link) {
 	la, lb := newLink(a, Member{Name: "b"}, timing), newLink(b, Member{Name: "a"}, timing)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	wg.Go(func() { la.keep(ctx, func() {}) })
-	wg.Go(func() { lb.keep(ctx, func() {}) })
+	wg.Go(func() { la.keep(ctx, noNews) })
+	wg.Go(func() { lb.keep(ctx, noNews) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return la, lb
 }
@@ -64,13 +66,15 @@ func TestLinkCarriesFrames(t *testing.T) {
 		if rapid.IntRange(0, 20).Draw(t, "large") == 0 {
 			want = append(want, bytes.Repeat([]byte{7}, rapid.IntRange(writeChunk-1, MaxFrame).Draw(t, "size")))
 		}
-		go func() {
+		var writer sync.WaitGroup
+		defer writer.Wait() // or what was read may not be counted as sent yet
+		writer.Go(func() {
 			for _, f := range want {
 				if la.WriteFrame(f) != nil {
 					return
 				}
 			}
-		}()
+		})
 		buf := make([]byte, 0, rapid.IntRange(0, 400).Draw(t, "buffer"))
 		for _, f := range want {
 			got, err := lb.ReadFrame(buf)

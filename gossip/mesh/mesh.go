@@ -41,13 +41,16 @@ type Mesh struct {
 	joins     chan string
 	conflicts chan conflict
 	serfOut   chan serf.Event
-	dialing   atomic.Int64 // dials in progress
+	apiConns  chan net.Conn
+	dialing   atomic.Int64   // dials in progress
+	removing  sync.WaitGroup // ForceLeave's use of serf
 
 	mu       sync.Mutex // protects the fields below
 	phase    phase
 	roster   *roster
 	byName   map[string]*Link
 	newLinks []*Link // not yet delivered
+	apiOpen  int     // inbound API connections
 	serf     *serf.Serf
 
 	leaveMu sync.Mutex // held by a leave in progress; serf must not be shut down under it
@@ -70,7 +73,7 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, byName: make(map[string]*Link),
 		out: make(chan MemberEvent), links: make(chan *Link), wake: make(chan struct{}, 1),
 		joins: make(chan string, joinQueue), conflicts: make(chan conflict, conflictQueue),
-		serfOut: make(chan serf.Event, 256),
+		serfOut: make(chan serf.Event, 256), apiConns: make(chan net.Conn, cfg.MaxAPIConns),
 	}
 	m.liblog = &libraryLog{log: cfg.Logger, dropped: &m.count.warningsDropped}
 	t, err := newTransport(cfg.Network, cfg.Bind, &m.count, cfg.Timings.DialTimeout)
@@ -86,6 +89,7 @@ func New(cfg Config) (*Mesh, error) {
 	m.self = hello{cluster: cfg.Cluster, name: cfg.Name, inc: cfg.Inc, addr: addr}
 	m.me = Member{Name: cfg.Name, Addr: addr, APIAddr: cfg.APIAddr, Status: StatusAlive, Zone: cfg.Zone, Roles: cfg.Roles, Inc: cfg.Inc}
 	m.roster = newRoster(m.self, cfg.Join, cfg.Timings, rand.New(rand.NewPCG(cfg.Inc, uint64(t.port))))
+	m.roster.limit = cfg.MaxLinks
 	if cfg.SnapshotPath != "" {
 		known, err := readSnapshot(cfg.SnapshotPath)
 		if err != nil {
@@ -194,7 +198,7 @@ func (m *Mesh) Close() error {
 
 // Run takes part until ctx ends, and closes then without leaving, so that the others find this node
 // failed. It can be called once. The error is nil if ctx ended it.
-// Events and Links are closed when it returns.
+// Events, Links and APIConns are closed when it returns.
 func (m *Mesh) Run(ctx context.Context) error {
 	m.mu.Lock()
 	if m.phase != phaseNew {
@@ -243,16 +247,20 @@ func (m *Mesh) Run(ctx context.Context) error {
 			err = fmt.Errorf("mesh: stop membership: %w", e)
 		}
 		m.leaveMu.Unlock()
+		m.mu.Lock()
+		m.serf = nil // nobody begins to use it
+		m.mu.Unlock()
+		m.removing.Wait()
 		work.Wait()
 	}
 	close(serfEnded)
 	<-consumed
 	m.mu.Lock()
 	m.phase = phaseEnded
-	m.serf = nil
 	m.mu.Unlock()
 	close(m.out)
 	close(m.links)
+	close(m.apiConns)
 	return err
 }
 
@@ -326,7 +334,11 @@ func (m *Mesh) heed(e serf.Event) {
 	m.mu.Lock()
 	for _, sm := range me.Members {
 		addr := net.JoinHostPort(sm.Addr.String(), strconv.Itoa(int(sm.Port)))
-		m.roster.membership(time.Now(), memberOf(sm.Name, addr, sm.Tags, status))
+		now := time.Now()
+		if l := m.byName[sm.Name]; l != nil && status == StatusFailed {
+			m.roster.heard(now, sm.Name, l.Heard())
+		}
+		m.roster.membership(now, memberOf(sm.Name, addr, sm.Tags, status))
 	}
 	m.mu.Unlock()
 	m.poke()
@@ -427,6 +439,7 @@ func (m *Mesh) Stats() Stats {
 	}
 	m.mu.Lock()
 	s.Links = len(m.byName)
+	s.APIConns = m.apiOpen
 	sf := m.serf
 	m.mu.Unlock()
 	if sf != nil {

@@ -2,9 +2,7 @@ package mesh
 
 import (
 	"cmp"
-	"maps"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"time"
 
@@ -15,8 +13,11 @@ const (
 	dialBackoff  = 100 * time.Millisecond // the first retry towards a live member; doubles up to Redial
 	higherDials  = time.Second            // the higher name waits this long for the lower one's dial
 	suspectAfter = time.Second            // without a link to a member that SWIM calls alive
-	joinPace     = time.Second
-	crossing     = 2 * time.Second // two links made within this are each other's crossing dial
+	joinPace     = time.Second            // doubles up to maxJoinPace
+	maxJoinPace  = 8 * time.Second        // until membership knows a process that has a link
+	maxDoubtPace = time.Minute            // until membership agrees that a member with a link is alive
+	steady       = time.Minute            // an alive member is no longer thought to flap
+	crossing     = 2 * time.Second        // two links made within this are each other's crossing dial
 	formerPace   = 15 * time.Second
 	maxFormer    = 64
 	maxUnknown   = 256 // records of peers that have a link or had a claim, but no membership yet
@@ -36,7 +37,14 @@ type roster struct {
 	timing  Timings
 	rand    *rand.Rand
 	records map[string]*record
-	former  []former // who was reaped while failed, or is known from an earlier process; at most maxFormer
+	order   []*record           // all records by name
+	links   int                 // records that have one
+	alive   int                 // members that membership calls alive, as of the last tick
+	failed  int                 // and failed
+	want    map[string]struct{} // to whom links are wanted; nil: to everybody
+	limit   int                 // of links
+	healAt  time.Time           // see mayHeal
+	former  []former            // who was reaped while failed, or is known from an earlier process; at most maxFormer
 	seeds   []*seed
 	changed []string // names whose view is to be shown, each once
 	left    bool     // this node left: dial nobody
@@ -48,14 +56,21 @@ type record struct {
 	link   *linkState
 	bye    uint64 // the incarnation that said over its link that it leaves
 
-	linkless time.Time // since when an alive member has been without link; zero: it has one
+	gone    bool // an operator removed the process removed; that counts once it has failed
+	removed uint64
+
+	linkless time.Time // since when an alive member has been without the link that is wanted; zero: it has one
 	suspect  bool
+	full     bool // the peer refused the last dial because it has as many links as it allows
 
 	dialing  bool
 	nextDial time.Time
 	fails    int
 	nextJoin time.Time
+	joins    int  // in a row without success
 	joinOnce bool // a stock member came back: it may have learned that it is alive, and of nobody else
+
+	aliveFrom time.Time // of membership's verdict
 
 	shown   Member
 	pending bool // in changed
@@ -65,6 +80,10 @@ type linkState struct {
 	peer   hello
 	dialed bool // by this node
 	since  time.Time
+
+	wanted  bool      // by the peer, as far as it said
+	surplus time.Time // since when neither side has wanted it; zero if one does
+	live    bool      // the process is there, whatever membership says; see heard
 }
 
 type seed struct {
@@ -85,12 +104,13 @@ type former struct {
 type actionKind uint8
 
 const (
-	actDial   actionKind = iota + 1 // open a link to name at addr; report by dialed
-	actProbe                        // see whether a stock member answers at addr, then join; report by dialed
-	actSeed                         // resolve and dial the seed addr; report by seedDialed
-	actFormer                       // dial a forgotten member; report by formerDialed
-	actJoin                         // push/pull with addr
-	actDrop                         // close the link to name: a newer process of that name exists
+	actDial    actionKind = iota + 1 // open a link to name at addr; report by dialed
+	actProbe                         // see whether a stock member answers at addr, then join; report by dialed
+	actSeed                          // resolve and dial the seed addr; report by seedDialed
+	actFormer                        // dial a forgotten member; report by formerDialed
+	actJoin                          // push/pull with addr
+	actDrop                          // close the link to name: a newer process of that name exists
+	actSurplus                       // close the link to name: neither side wants it
 )
 
 type action struct {
@@ -100,7 +120,7 @@ type action struct {
 }
 
 func newRoster(self hello, seeds []string, t Timings, r *rand.Rand) *roster {
-	ro := &roster{self: self, timing: t, rand: r, records: make(map[string]*record)}
+	ro := &roster{self: self, timing: t, rand: r, records: make(map[string]*record), limit: defaultMaxLinks}
 	for _, a := range seeds {
 		ro.seeds = append(ro.seeds, &seed{addr: a})
 	}
@@ -113,8 +133,21 @@ func (r *roster) record(name string) *record {
 		rec = &record{}
 		rec.member.Name = name
 		r.records[name] = rec
+		at, _ := r.find(name)
+		r.order = slices.Insert(r.order, at, rec)
 	}
 	return rec
+}
+
+func (r *roster) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(r.order, name, func(rec *record, name string) int { return cmp.Compare(rec.member.Name, name) })
+}
+
+func (r *roster) delete(rec *record) {
+	delete(r.records, rec.member.Name)
+	if at, ok := r.find(rec.member.Name); ok {
+		r.order = slices.Delete(r.order, at, at+1)
+	}
 }
 
 // jitter is between 3/4 of d and d.
@@ -136,14 +169,26 @@ func (r *roster) membership(now time.Time, m Member) {
 	rec.member = m
 	if m.Status != StatusAlive || m.Inc != before.Inc || before.Status != StatusAlive {
 		rec.fails, rec.suspect = 0, false
-		rec.linkless = time.Time{}
-		if m.Status == StatusAlive && rec.link == nil {
+		rec.linkless, rec.full = time.Time{}, false
+		if m.Status == StatusAlive && rec.link == nil && r.wants(m.Name) {
 			rec.linkless = now
 			rec.nextDial = r.firstDial(now, m.Name)
 		}
 		rec.joinOnce = m.Status == StatusAlive && m.Inc == 0 && before.Status == StatusFailed
-		if m.Status == StatusFailed {
-			rec.nextDial = now.Add(r.jitter(r.timing.Redial / 2))
+		switch m.Status {
+		case StatusFailed:
+			rec.nextDial = r.firstHeal(now)
+			if now.Sub(rec.aliveFrom) > steady {
+				rec.joins = 0
+			}
+			if l := rec.link; l != nil && l.peer.inc > m.Inc { // its former self is out of the way
+				rec.joins, rec.nextJoin = 0, now
+			}
+		case StatusAlive:
+			if before.Status != StatusAlive {
+				rec.aliveFrom = now
+				rec.gone = rec.gone && before.Status != StatusFailed // what was removed has come back
+			}
 		}
 	}
 	r.former = slices.DeleteFunc(r.former, func(f former) bool { return f.name == m.Name })
@@ -179,18 +224,53 @@ func (r *roster) view(rec *record) Member {
 	if l := rec.link; l != nil && m.Status != StatusUnknown && m.Status != StatusReaped && l.peer.inc > m.Inc {
 		m.Inc, m.Addr, m.Status = l.peer.inc, l.peer.addr, StatusAlive
 	}
-	if rec.left() && m.Inc == rec.bye {
+	switch {
+	case rec.left() && m.Inc == rec.member.Inc:
 		m.Status = StatusLeft
-	}
-	if m.Status == StatusAlive && rec.suspect {
+	case m.Status == StatusAlive && rec.suspect, m.Status == StatusFailed && rec.doubted():
 		m.Status = StatusSuspect
 	}
 	return m
 }
 
-// left: the process that membership knows said that it leaves, whatever membership says.
+// left: the process that membership knows said that it leaves, whatever membership says, or it failed and was
+// removed.
 func (rec *record) left() bool {
-	return rec.bye != 0 && rec.bye == rec.member.Inc && rec.member.Status != StatusUnknown && rec.member.Status != StatusReaped
+	switch rec.member.Status {
+	case StatusUnknown, StatusReaped:
+		return false
+	case StatusFailed:
+		if rec.gone && rec.removed == rec.member.Inc && !rec.doubted() {
+			return true
+		}
+	}
+	return rec.bye != 0 && rec.bye == rec.member.Inc
+}
+
+// doubted: membership may say that the process failed, but it speaks to us over its link. Who is out of reach of
+// UDP or of most others, though not of us, is neither given up nor alive: it is suspect.
+func (rec *record) doubted() bool { return rec.link != nil && rec.link.live }
+
+// heard says when the last byte came over the link of a member that membership calls failed. A link on which
+// nothing came for three pings is no evidence; it ends itself after LinkSilence. With the default timings a member of whom nobody hears any more
+// is silent for longer than that when it is found to have failed.
+func (r *roster) heard(now time.Time, name string, at time.Time) {
+	rec := r.records[name]
+	if rec == nil || rec.link == nil || !rec.link.live || now.Sub(at) <= 3*r.timing.LinkPing {
+		return
+	}
+	rec.link.live = false
+	r.show(rec)
+}
+
+// doubts are the peers of whom heard is to be told.
+func (r *roster) doubts() (names []string) {
+	for _, rec := range r.order {
+		if rec.member.Status == StatusFailed && rec.doubted() {
+			names = append(names, rec.member.Name)
+		}
+	}
+	return names
 }
 
 // farewell records that the process inc of name said that it leaves.
@@ -240,24 +320,22 @@ func (r *roster) forget(rec *record) {
 		rec.shown = Member{}
 		return
 	}
-	delete(r.records, rec.member.Name)
+	r.delete(rec)
 }
 
 // members are all that were not reaped, by name.
 func (r *roster) members() []Member {
 	var ms []Member
-	for _, rec := range r.records {
+	for _, rec := range r.order {
 		if v := r.view(rec); v.Status != StatusUnknown && v.Status != StatusReaped {
 			ms = append(ms, v)
 		}
 	}
-	slices.SortFunc(ms, func(a, b Member) int { return cmp.Compare(a.Name, b.Name) })
 	return ms
 }
 
-// offer decides about a connection on which peer said its hello. accepted means that it
-// becomes the link and replaces the one that there is.
-func (r *roster) offer(now time.Time, peer hello, dialed bool) refusal {
+// admit decides about a connection of any kind on which peer said its hello.
+func (r *roster) admit(now time.Time, peer hello) refusal {
 	switch {
 	case peer.cluster != r.self.cluster:
 		return refusedCluster
@@ -267,21 +345,38 @@ func (r *roster) offer(now time.Time, peer hello, dialed bool) refusal {
 		return refusedName
 	case r.left:
 		return refusedClosing
-	case crdt.Inc(peer.inc).BirthMs() > now.Add(maxAhead).UnixMilli():
+	case future(now, peer.inc):
 		return refusedFuture
+	}
+	if rec := r.records[peer.name]; rec != nil && rec.link != nil && peer.inc < rec.link.peer.inc {
+		return refusedSuperseded
+	}
+	return accepted
+}
+
+// future says whether an incarnation is born too far ahead of our clock to be believed.
+func future(now time.Time, inc uint64) bool {
+	return crdt.Inc(inc).BirthMs() > now.Add(maxAhead).UnixMilli()
+}
+
+// offer decides about a connection that is to be a link. accepted means that it becomes the
+// link and replaces the one that there is.
+func (r *roster) offer(now time.Time, peer hello, dialed bool) refusal {
+	if v := r.admit(now, peer); v != accepted {
+		return v
 	}
 	rec := r.records[peer.name]
 	if rec == nil && len(r.records) >= maxUnknown && r.unknown() >= maxUnknown {
 		return refusedClosing
 	}
 	if rec == nil || rec.link == nil {
+		if r.links >= r.limit && r.spare(now) == "" {
+			return refusedFull
+		}
 		return accepted
 	}
 	have := rec.link
-	switch {
-	case peer.inc < have.peer.inc:
-		return refusedSuperseded
-	case peer.inc > have.peer.inc:
+	if peer.inc > have.peer.inc {
 		return accepted
 	}
 	// The lower name's dial wins. A dial of the other side that comes long after the link was made
@@ -305,9 +400,15 @@ func (r *roster) unknown() (n int) {
 // linkUp records a link that offer accepted.
 func (r *roster) linkUp(now time.Time, peer hello, dialed bool) {
 	rec := r.record(peer.name)
-	rec.link = &linkState{peer: peer, dialed: dialed, since: now}
+	if rec.link == nil {
+		r.links++
+	}
+	rec.link = &linkState{peer: peer, dialed: dialed, since: now, wanted: true, live: true}
 	rec.linkless = time.Time{}
-	rec.suspect, rec.fails, rec.nextJoin = false, 0, now
+	rec.suspect, rec.full, rec.fails = false, false, 0
+	if rec.member.Status != StatusFailed || rec.joins == 0 { // a link that breaks again and again joins no faster
+		rec.nextJoin, rec.joins = now, 0
+	}
 	r.show(rec)
 }
 
@@ -318,170 +419,18 @@ func (r *roster) linkDown(now time.Time, name string) {
 		return
 	}
 	rec.link = nil
+	r.links--
 	if rec.member.Status == StatusUnknown {
-		delete(r.records, name)
+		r.delete(rec)
 		return
 	}
-	rec.linkless = now
-	rec.nextDial = r.firstDial(now, name)
+	rec.linkless = time.Time{}
+	switch {
+	case rec.member.Status == StatusFailed:
+		rec.nextDial = r.firstHeal(now)
+	case r.wants(name):
+		rec.linkless = now
+		rec.nextDial = r.firstDial(now, name)
+	}
 	r.show(rec)
-}
-
-// dialed ends an actDial or actProbe that began at start.
-func (r *roster) dialed(start time.Time, name string, ok bool) {
-	rec := r.records[name]
-	if rec == nil {
-		return
-	}
-	rec.dialing = false
-	if ok {
-		return
-	}
-	pause := r.timing.Redial
-	if rec.member.Status == StatusAlive {
-		pause = min(pause, dialBackoff<<min(rec.fails, 10))
-	}
-	rec.fails++
-	rec.nextDial = start.Add(r.jitter(pause))
-}
-
-// seedDialed ends an actSeed; name is who answered, "" if nobody said.
-func (r *roster) seedDialed(start time.Time, addr string, resolved []string, name string) {
-	for _, s := range r.seeds {
-		if s.addr == addr {
-			s.dialing = false
-			s.next = start.Add(r.jitter(r.timing.Redial))
-			s.resolved = resolved[:min(len(resolved), maxResolved)]
-			if name != "" {
-				s.name = name
-			}
-		}
-	}
-}
-
-// remember adds whom an earlier process knew: they are dialed at once, and ever more seldom.
-func (r *roster) remember(known []former) {
-	for _, f := range known {
-		if f.name != r.self.name && f.addr != r.self.addr && r.records[f.name] == nil && len(r.former) < maxFormer {
-			r.former = append(r.former, f)
-		}
-	}
-}
-
-// formerDialed ends an actFormer. answered is who was there; if that is another one, the former member
-// lives there no more.
-func (r *roster) formerDialed(start time.Time, name, answered string) {
-	for i := range r.former {
-		f := &r.former[i]
-		if f.name != name {
-			continue
-		}
-		if answered != "" && answered != name {
-			r.former = slices.Delete(r.former, i, i+1)
-			return
-		}
-		f.dialing = false
-		f.next = start.Add(r.jitter(min(formerPace, r.timing.Redial<<min(f.fails, 10))))
-		f.fails++
-		return
-	}
-}
-
-// satisfied says whether the seed is a member that is alive, or this node.
-func (r *roster) satisfied(s *seed) bool {
-	if s.name == r.self.name {
-		return true
-	}
-	if rec := r.records[s.name]; rec != nil && rec.link != nil && rec.member.Status == StatusAlive {
-		return true
-	}
-	addrs := s.resolved
-	if host, _, _ := net.SplitHostPort(s.addr); net.ParseIP(host) != nil {
-		addrs = append(slices.Clip(addrs), s.addr)
-	}
-	for _, a := range addrs {
-		if a == r.self.addr {
-			return true
-		}
-		for _, rec := range r.records {
-			if rec.member.Addr == a && rec.member.Status == StatusAlive {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// tick gives what is to be done now, with at most budget dials of members.
-func (r *roster) tick(now time.Time, budget int) []action {
-	if r.left {
-		return nil
-	}
-	var acts []action
-	for _, s := range r.seeds {
-		if !s.dialing && !now.Before(s.next) {
-			if r.satisfied(s) {
-				s.next = now.Add(r.jitter(r.timing.Redial))
-				continue
-			}
-			s.dialing = true
-			acts = append(acts, action{kind: actSeed, addr: s.addr})
-		}
-	}
-	dials := 0
-	for _, name := range slices.Sorted(maps.Keys(r.records)) {
-		rec := r.records[name]
-		if l := rec.link; l != nil {
-			switch {
-			case l.peer.inc < rec.member.Inc:
-				acts = append(acts, action{kind: actDrop, name: name})
-			case (!rec.left() || l.peer.inc > rec.bye) && r.wantsJoin(rec) && !now.Before(rec.nextJoin):
-				rec.nextJoin = now.Add(r.jitter(joinPace))
-				acts = append(acts, action{kind: actJoin, name: name, addr: l.peer.addr})
-			}
-			continue
-		}
-		if rec.left() {
-			continue
-		}
-		m := rec.member
-		if rec.joinOnce {
-			rec.joinOnce = false
-			acts = append(acts, action{kind: actJoin, name: name, addr: m.Addr})
-		}
-		if m.Status == StatusAlive && m.Inc != 0 && !rec.suspect && !rec.linkless.IsZero() && now.Sub(rec.linkless) >= suspectAfter {
-			rec.suspect = true
-			r.show(rec)
-		}
-		kind := actDial
-		switch {
-		case m.Status == StatusFailed && m.Inc == 0:
-			kind = actProbe
-		case m.Inc == 0 || m.Status != StatusAlive && m.Status != StatusFailed:
-			continue
-		}
-		if !rec.dialing && !now.Before(rec.nextDial) && dials < budget {
-			dials++
-			rec.dialing = true
-			acts = append(acts, action{kind: kind, name: name, addr: m.Addr})
-		}
-	}
-	for i := range r.former {
-		if f := &r.former[i]; !f.dialing && !now.Before(f.next) && dials < budget {
-			dials++
-			f.dialing = true
-			acts = append(acts, action{kind: actFormer, name: f.name, addr: f.addr})
-		}
-	}
-	return acts
-}
-
-// wantsJoin: there is a link, so the process is there, but membership does not say so.
-func (r *roster) wantsJoin(rec *record) bool {
-	switch rec.member.Status {
-	case StatusAlive, StatusLeft:
-		return rec.link.peer.inc > rec.member.Inc
-	default:
-		return true
-	}
 }

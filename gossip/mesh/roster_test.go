@@ -39,7 +39,7 @@ func drain(r *roster) (out []string) {
 }
 
 func kinds(acts []action) (out []string) {
-	names := map[actionKind]string{actDial: "dial", actProbe: "probe", actSeed: "seed", actFormer: "former", actJoin: "join", actDrop: "drop"}
+	names := map[actionKind]string{actDial: "dial", actProbe: "probe", actSeed: "seed", actFormer: "former", actJoin: "join", actDrop: "drop", actSurplus: "surplus"}
 	for _, a := range acts {
 		out = append(out, names[a.kind]+" "+a.addr)
 	}
@@ -484,5 +484,7 @@ func TestRosterFarewell(t *testing.T) {
 	expect(t, "join", kinds(r.tick(epoch.Add(time.Minute), 8)), []string{"join a:1"})
 	r.membership(epoch, member("a", 2, StatusAlive))
 	r.membership(epoch, member("a", 2, StatusFailed))
+	expect(t, "next process failed, which speaks to us", drain(r), []string{"a suspect 2"})
+	r.linkDown(epoch.Add(time.Minute), "a")
 	expect(t, "next process failed", drain(r), []string{"a failed 2"})
 }

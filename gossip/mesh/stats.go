@@ -12,7 +12,17 @@ type Stats struct {
 	LinksMade, LinksLost int64
 	LinksRefused         int64 // by us, at HELLO
 	LinksFuture          int64 // of these: the incarnation is more than 10 min ahead of our clock
+	LinksFull            int64 // of these: this node has MaxLinks
+	LinksSurplus         int64 // closed because neither side wanted them
 	SentBytes, RecvBytes int64 // on links that have ended
+
+	APIConns                  int   // inbound, now
+	APIConnsMade              int64 // inbound
+	APIConnsRefused           int64 // inbound, at the greeting
+	APIDials, APIDialFailures int64
+
+	Removals     int64 // by operators, here
+	RemovalsLost int64 // not told over a link that was busy; serf spreads them as well
 
 	StreamsUnknown   int64 // first byte neither ours nor memberlist's, or none in time
 	StreamsOverLimit int64 // closed unread: too many unidentified at once
@@ -34,13 +44,19 @@ type counters struct {
 	packetsUnknown, packetsOurs, packetsDropped        atomic.Int64
 	messagesOurs, nameConflicts, foreignMembers        atomic.Int64
 	warningsDropped                                    atomic.Int64
+	linksFull, linksSurplus                            atomic.Int64
+	apiConns, apiRefused, apiDials, apiDialFailures    atomic.Int64
+	removals, removalsLost                             atomic.Int64
 }
 
 // refused counts a connection that this node does not take.
 func (c *counters) refused(code refusal) {
 	c.linksRefused.Add(1)
-	if code == refusedFuture {
+	switch code {
+	case refusedFuture:
 		c.linksFuture.Add(1)
+	case refusedFull:
+		c.linksFull.Add(1)
 	}
 }
 
@@ -49,8 +65,11 @@ func (c *counters) stats() Stats {
 		Dials: c.dials.Load(), DialFailures: c.dialFailures.Load(),
 		Joins: c.joins.Load(), JoinFailures: c.joinFailures.Load(),
 		LinksMade: c.linksMade.Load(), LinksLost: c.linksLost.Load(), LinksRefused: c.linksRefused.Load(),
-		LinksFuture: c.linksFuture.Load(),
-		SentBytes:   c.sent.Load(), RecvBytes: c.received.Load(),
+		LinksFuture: c.linksFuture.Load(), LinksFull: c.linksFull.Load(), LinksSurplus: c.linksSurplus.Load(),
+		APIConnsMade: c.apiConns.Load(), APIConnsRefused: c.apiRefused.Load(),
+		APIDials: c.apiDials.Load(), APIDialFailures: c.apiDialFailures.Load(),
+		Removals: c.removals.Load(), RemovalsLost: c.removalsLost.Load(),
+		SentBytes: c.sent.Load(), RecvBytes: c.received.Load(),
 		StreamsUnknown: c.streamsUnknown.Load(), StreamsOverLimit: c.streamsOverLimit.Load(),
 		PacketsUnknown: c.packetsUnknown.Load(), PacketsOurs: c.packetsOurs.Load(), PacketsDropped: c.packetsDropped.Load(),
 		MessagesOurs: c.messagesOurs.Load(), NameConflicts: c.nameConflicts.Load(),

@@ -1,0 +1,125 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// An APIConn is a connection from [Mesh.APIConns], on which nothing was read but the peer's greeting.
+type APIConn struct {
+	net.Conn
+	// Peer is who dialed: Name, Inc and Addr are set.
+	Peer Member
+
+	once   sync.Once
+	closed func()
+}
+
+// Close closes the connection and makes room for another. It may be called twice.
+func (c *APIConn) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(c.closed)
+	return err
+}
+
+// DialAPI connects with the API of another member through its mesh port. The connection is the caller's; it does
+// not end with this Mesh.
+//
+// The errors: ErrUnknownMember, also for a member without an incarnation; ErrRefused, with the reason, if there are
+// too many such connections there, or another process is at its address; ErrNotRunning.
+func (m *Mesh) DialAPI(ctx context.Context, name string) (net.Conn, error) {
+	m.mu.Lock()
+	running := m.phase == phaseRunning
+	addr, err := m.roster.apiAddr(name)
+	m.mu.Unlock()
+	if !running {
+		return nil, ErrNotRunning
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect with the API of %s: %w", name, err)
+	}
+	m.count.apiDials.Add(1)
+	conn, peer, err := m.greet(ctx, kindAPI, addr)
+	if err == nil && peer.name != name {
+		conn.Close()
+		err = fmt.Errorf("%w: %s at %s is not it", ErrRefused, peer.name, addr)
+	}
+	if err != nil {
+		m.count.apiDialFailures.Add(1)
+		return nil, fmt.Errorf("connect with the API of %s: %w", name, err)
+	}
+	return conn, nil
+}
+
+// APIConns gives the connections that others make by DialAPI, as *APIConn. The reader owns them. Those that are open
+// when Run ends are closed; the channel is closed then.
+func (m *Mesh) APIConns() <-chan net.Conn { return m.apiConns }
+
+// answerAPI takes a connection whose greeting was read. The greeting is held to the rules for links; that
+// there is one already is no objection.
+func (m *Mesh) answerAPI(ctx context.Context, conn net.Conn, peer hello) {
+	m.mu.Lock()
+	verdict := m.roster.admit(time.Now(), peer)
+	if verdict == accepted && m.apiOpen >= m.cfg.MaxAPIConns {
+		verdict = refusedFull
+	}
+	if verdict == accepted {
+		m.apiOpen++
+	}
+	m.mu.Unlock()
+	if verdict != accepted {
+		m.count.apiRefused.Add(1)
+		m.sendRefusal(conn, verdict, peer)
+		conn.Close()
+		return
+	}
+	c := &APIConn{Conn: conn, Peer: Member{Name: peer.name, Inc: peer.inc, Addr: peer.addr, Status: StatusAlive}}
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	c.closed = func() {
+		stop()
+		m.mu.Lock()
+		m.apiOpen--
+		m.mu.Unlock()
+	}
+	_, err := conn.Write(appendHello(nil, m.self))
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
+	if err != nil || ctx.Err() != nil {
+		c.Close()
+		return
+	}
+	m.count.apiConns.Add(1)
+	select { // there is room for all that may be open
+	case m.apiConns <- c:
+	case <-ctx.Done():
+		c.Close()
+	}
+}
+
+var errStock = errors.New("it speaks serf only")
+
+// apiAddr is where the member's mesh is.
+func (r *roster) apiAddr(name string) (string, error) {
+	if name == r.self.name {
+		return "", fmt.Errorf("%w: it is this node itself", ErrUnknownMember)
+	}
+	rec := r.records[name]
+	if rec == nil {
+		return "", ErrUnknownMember
+	}
+	switch v := r.view(rec); {
+	case v.Status == StatusUnknown && rec.link != nil: // membership follows
+		return rec.link.peer.addr, nil
+	case v.Status == StatusUnknown, v.Status == StatusReaped:
+		return "", ErrUnknownMember
+	case v.Inc == 0:
+		return "", fmt.Errorf("%w: %w", ErrUnknownMember, errStock)
+	default:
+		return v.Addr, nil
+	}
+}
