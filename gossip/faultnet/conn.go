@@ -223,8 +223,8 @@ func (c *conn) Close() error {
 		return net.ErrClosed
 	}
 	c.shut = true
+	close(c.closed)                                  // before, or Read takes that for a deadline
 	c.Conn.SetDeadline(time.Now().Add(-time.Second)) // a read or write in progress ends
-	close(c.closed)
 	c.mu.Unlock()
 	<-c.done
 	c.finish()

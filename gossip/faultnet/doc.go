@@ -1,6 +1,7 @@
 // Package faultnet is a network with faults for tests and demonstrations: real sockets on the
 // machine, mostly on loopback addresses, between nodes that have names, and which can be
-// partitioned into groups, slowed down and made to lose packets at any time.
+// partitioned into groups, cut off in one direction or for one protocol only, slowed down and
+// made to lose packets at any time.
 //
 // A partition looks like a broken cable, not like a closed port: nothing is refused or reset.
 // Connections stay open and silent, and what was written travels on after the partition has

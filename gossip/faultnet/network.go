@@ -16,6 +16,7 @@ type Network struct {
 	mu      sync.Mutex        // protects the fields below
 	owner   map[string]string // "tcp host:port" or "udp host:port" → node
 	group   map[string]int    // of a partition; a node in none is in group 0
+	ways    map[way]Traffic   // cut ways
 	latency time.Duration
 	pair    map[[2]string]time.Duration
 	loss    float64
@@ -27,7 +28,7 @@ type Network struct {
 // New is a network without faults. seed drives packet loss.
 func New(seed uint64) *Network {
 	return &Network{
-		owner: make(map[string]string), group: make(map[string]int), pair: make(map[[2]string]time.Duration),
+		owner: make(map[string]string), group: make(map[string]int), ways: make(map[way]Traffic), pair: make(map[[2]string]time.Duration),
 		rand: rand.New(rand.NewPCG(seed, 0xFA)), changed: make(chan struct{}),
 	}
 }
@@ -52,10 +53,53 @@ func (n *Network) Partition(groups ...[]string) error {
 	return nil
 }
 
-// Heal ends the partition, all latency and all loss.
+// Traffic is a set of protocols.
+type Traffic uint8
+
+// The protocols that can be cut.
+const (
+	Packets Traffic = 1 << iota // UDP
+	Streams                     // TCP
+	All     = Packets | Streams
+)
+
+// way is one direction between two nodes. "" is every node.
+type way struct{ from, to string }
+
+// Cut drops what goes from one node to another, in this direction and of these protocols only, beside the
+// partition that there may be. "" stands for every node. A stream whose one direction is cut goes on in the other (up to what a
+// buffer takes a real one would, too); a dial needs both.
+func (n *Network) Cut(from, to string, what Traffic) {
+	n.change(func() { n.ways[way{from, to}] |= what })
+}
+
+// Mend undoes Cut with the same nodes.
+func (n *Network) Mend(from, to string, what Traffic) {
+	n.change(func() {
+		if n.ways[way{from, to}] &^= what; n.ways[way{from, to}] == 0 {
+			delete(n.ways, way{from, to})
+		}
+	})
+}
+
+// cut says whether the way is. mu is held.
+func (n *Network) cut(from, to string, what Traffic) bool {
+	if from == to {
+		return false
+	}
+	if n.group[from] != n.group[to] {
+		return true
+	}
+	if len(n.ways) == 0 {
+		return false
+	}
+	return (n.ways[way{from, to}]|n.ways[way{from, ""}]|n.ways[way{"", to}])&what != 0
+}
+
+// Heal ends the partition, all cuts, all latency and all loss.
 func (n *Network) Heal() {
 	n.change(func() {
-		n.group, n.pair = make(map[string]int), make(map[[2]string]time.Duration)
+		n.group, n.ways, n.pair = make(map[string]int), make(map[way]Traffic), make(map[[2]string]time.Duration)
 		n.latency, n.loss = 0, 0
 	})
 }
@@ -72,7 +116,7 @@ func (n *Network) SetPairLatency(a, b string, d time.Duration) {
 // SetLoss loses each packet between different nodes with probability p. Streams lose nothing.
 func (n *Network) SetLoss(p float64) { n.change(func() { n.loss = p }) }
 
-// Reachable says whether no partition is between a and b.
+// Reachable says whether no partition is between a and b. It does not look at Cut.
 func (n *Network) Reachable(a, b string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -103,7 +147,7 @@ func (n *Network) keepCut(c *conn) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	to, ok := n.owner["tcp "+c.RemoteAddr().String()]
-	if !ok || n.group[to] == n.group[c.end.name] {
+	if !ok || !n.cut(c.end.name, to, Streams) {
 		return false
 	}
 	n.linger = append(n.linger, c)
@@ -113,6 +157,7 @@ func (n *Network) keepCut(c *conn) bool {
 // path is the state of the way from a node to an address. changed is closed when it may be otherwise.
 type path struct {
 	cut     bool
+	cutBack bool // what comes from there
 	delay   time.Duration
 	lossy   bool
 	changed <-chan struct{}
@@ -126,7 +171,11 @@ func (n *Network) path(from, network, addr string) path {
 	if !ok || to == from {
 		return p
 	}
-	p.cut = n.group[from] != n.group[to]
+	what := Packets
+	if network == "tcp" {
+		what = Streams
+	}
+	p.cut, p.cutBack = n.cut(from, to, what), n.cut(to, from, what)
 	if p.delay, ok = n.pair[pairOf(from, to)]; !ok {
 		p.delay = n.latency
 	}
@@ -180,7 +229,7 @@ func (e *Endpoint) ListenUDP(addr string) (net.PacketConn, error) {
 func (e *Endpoint) DialTCP(ctx context.Context, addr string) (net.Conn, error) {
 	for {
 		p := e.net.path(e.name, "tcp", addr)
-		if p.cut {
+		if p.cut || p.cutBack {
 			select {
 			case <-p.changed:
 				continue

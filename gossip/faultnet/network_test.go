@@ -237,3 +237,81 @@ func TestAddressesAreForgotten(t *testing.T) {
 		t.Errorf("%v", n.owner)
 	}
 }
+
+// One direction, or one protocol, is cut: the rest goes on.
+func TestCut(t *testing.T) {
+	n := New(1)
+	a, b := pair(t, n)
+	ua, err := n.Node("a").ListenUDP("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ua.Close()
+	ub, err := n.Node("b").ListenUDP("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ub.Close()
+	// passes says whether a byte goes from one end to the other; what is cut comes after the mending.
+	passes := func(from, to net.Conn) bool {
+		from.Write([]byte{1})
+		_, err := read(t, to, 1, 50*time.Millisecond)
+		return err == nil
+	}
+	packet := func(from, to net.PacketConn) bool {
+		from.WriteTo([]byte{1}, to.LocalAddr())
+		to.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, _, err := to.ReadFrom(make([]byte, 1))
+		return err == nil
+	}
+	dials := func(from string, to net.Addr) bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+		defer cancel()
+		c, err := n.Node(from).DialTCP(ctx, to.String())
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	}
+	type state struct{ streamAB, streamBA, packetAB, packetBA, dial bool }
+	for _, c := range []struct {
+		from, to string
+		what     Traffic
+		want     state
+	}{
+		{"a", "b", All, state{false, true, false, true, false}},
+		{"a", "", All, state{false, true, false, true, false}},
+		{"", "a", All, state{true, false, true, false, false}},
+		{"b", "a", Streams, state{true, false, true, true, false}},
+		{"b", "a", Packets, state{true, true, true, false, true}},
+		{"a", "c", All, state{true, true, true, true, true}},
+		{"b", "b", All, state{true, true, true, true, true}},
+	} {
+		n.Cut(c.from, c.to, c.what)
+		got := state{passes(a, b), passes(b, a), packet(ua, ub), packet(ub, ua), dials("a", b.LocalAddr())}
+		if got != c.want {
+			t.Errorf("%s to %s, %d: got %+v, want %+v", c.from, c.to, c.what, got, c.want)
+		}
+		n.Mend(c.from, c.to, c.what)
+		for _, s := range []struct {
+			end  net.Conn
+			open bool
+		}{{b, got.streamAB}, {a, got.streamBA}} {
+			if !s.open {
+				if _, err := read(t, s.end, 1, patience); err != nil {
+					t.Errorf("%s to %s, %d: lost: %v", c.from, c.to, c.what, err)
+				}
+			}
+		}
+	}
+	n.Cut("a", "b", Packets)
+	n.Cut("a", "b", Streams)
+	n.Mend("a", "b", Packets)
+	if passes(a, b) || !packet(ua, ub) {
+		t.Error("mended the wrong protocol")
+	}
+	n.Heal()
+	if _, err := read(t, b, 1, patience); err != nil {
+		t.Error(err)
+	}
+}
