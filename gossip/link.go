@@ -66,6 +66,8 @@ type link struct {
 	unequal   int // in a row
 	doubt     doubt
 
+	offset time.Duration // of the peer's clock from ours, at the last summary
+
 	// Sessions.
 	behind  bool   // ops were dropped, and no session has been begun since
 	need    need   // why a session is wanted, or needNone

@@ -14,7 +14,7 @@ import (
 //	op       [2, op]
 //	ihave    [3, dots, large]              dots that the sender has; it pushes none that are large
 //	graft    [4, dots]                     dots that the sender wants
-//	summary  [5, hash, count, clock hash, clock count, ask]
+//	summary  [5, hash, count, clock hash, clock count, ask, ms]  and what time it is at the sender
 //	session  [6, link, id, number, payload]
 //	busy     [7, id, ms]                   refuses session id; try after ms
 //	abort    [8, link, id]                 ends session id without conclusion
@@ -55,6 +55,8 @@ const (
 type summary struct {
 	root reconcile.Root
 	ask  bool // the sender wants a session and is not the one to begin it
+
+	wallMs uint64 // the sender's clock
 }
 
 func appendHello(e *crdt.Encoder, mine, theirs uint64, inc crdt.Inc) {
@@ -109,13 +111,14 @@ func appendBehind(e *crdt.Encoder) {
 }
 
 func appendSummary(e *crdt.Encoder, s summary) {
-	e.ArrayLen(6)
+	e.ArrayLen(7)
 	e.Uint(kindSummary)
 	e.Uint(s.root.Data.Hash)
 	e.Uint(s.root.Data.Count)
 	e.Uint(s.root.Clock.Hash)
 	e.Uint(s.root.Clock.Count)
 	e.Bool(s.ask)
+	e.Uint(s.wallMs)
 }
 
 // envelope is a session message without its payload. Sessions of one link are
@@ -192,7 +195,9 @@ func takeSummary(d *crdt.Decoder) (s summary, err error) {
 	if err = takeUints(d, &s.root.Data.Hash, &s.root.Data.Count, &s.root.Clock.Hash, &s.root.Clock.Count); err != nil {
 		return s, err
 	}
-	s.ask, err = d.Bool()
+	if s.ask, err = d.Bool(); err == nil {
+		s.wallMs, err = d.Uint()
+	}
 	return s, err
 }
 
@@ -218,7 +223,7 @@ func known(kind uint64) int {
 	case kindSession:
 		return 4
 	case kindSummary:
-		return 5
+		return 6
 	}
 	return -1
 }

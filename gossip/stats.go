@@ -124,6 +124,10 @@ type LinkStats struct {
 	Session     bool // one is open
 	InSync      bool // the last summary was equal
 	Unequal     int  // unequal summaries in a row
+	// ClockOffset is how far the peer's clock is ahead of ours, known to half a
+	// round trip and the time in queues; 0 before the first summary (Heard).
+	ClockOffset time.Duration
+	Heard       bool
 }
 
 // Stats counts what happened, and measures what is held.
@@ -174,7 +178,7 @@ func (r *Replicator) Links() []LinkStats {
 	for _, l := range r.order {
 		out = append(out, LinkStats{
 			Peer: l.peer, Role: l.role, QueuedOps: l.refs(), QueuedBytes: l.weight, Choked: l.choked, Behind: l.behind,
-			Session: l.session != nil, InSync: l.inSync, Unequal: l.unequal,
+			Session: l.session != nil, InSync: l.inSync, Unequal: l.unequal, ClockOffset: l.offset, Heard: l.heard,
 		})
 	}
 	return out

@@ -1,6 +1,10 @@
 package gossip
 
-import "github.com/meshkv/meshkv/gossip/reconcile"
+import (
+	"time"
+
+	"github.com/meshkv/meshkv/gossip/reconcile"
+)
 
 // summaries makes summaries due: every second while the replica changes, every
 // 30 s otherwise, and at once where a session is wanted that the peer is to begin.
@@ -27,7 +31,7 @@ func (r *Replicator) summaries() {
 // sendSummary encodes the summary that is due on l.
 func (r *Replicator) sendSummary(l *link) {
 	s := r.root()
-	appendSummary(r.enc, summary{root: s, ask: l.ask})
+	appendSummary(r.enc, summary{root: s, ask: l.ask, wallMs: uint64(r.nowNs / int64(time.Millisecond))})
 	r.stats.SummariesSent++
 	l.summaryDue, l.ask = false, false
 	l.sentRoot, l.sentAt = s, r.nowNs
@@ -42,6 +46,7 @@ func (r *Replicator) summary(l *link, s summary) {
 	first := !l.heard
 	l.heard = true
 	l.peerEmpty = s.root.Data.Count == 0
+	l.theirClock(s.wallMs, r.nowNs)
 	if l.inSync = r.root() == s.root; l.inSync {
 		l.unequal, l.calm = 0, 0
 		r.summaryEqual(l)
