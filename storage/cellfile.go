@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -99,7 +100,7 @@ func unstamp(context uint32, key, value []byte) (body []byte, ok bool) {
 
 // openCellFile opens the bbolt file. Read-only comes first: opening for writing
 // walks all pages to find the free ones, and may crash the process if one of them
-// is damaged.
+// is damaged. See checkPages.
 func openCellFile(dir string, readOnly bool) (*bolt.DB, error) {
 	path := filepath.Join(dir, cellFileName)
 	info, err := os.Stat(path)
@@ -130,8 +131,9 @@ func openCellFile(dir string, readOnly bool) (*bolt.DB, error) {
 	if err == nil {
 		return db, nil
 	}
-	if opened != nil {
-		_ = opened.Close() // after a panic it would be left open, and locked
+	if opened != nil { // after a panic it would be left open, and locked
+		_ = syscall.Flock(int(opened.Fd()), syscall.LOCK_UN) // the mapping, which stays, holds the lock too
+		_ = opened.Close()
 	}
 	if errors.Is(err, ErrDamaged) {
 		return nil, err

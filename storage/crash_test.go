@@ -170,8 +170,8 @@ func TestEveryBitOfTheLogCounts(t *testing.T) {
 	}
 }
 
-// thorough: every bit of every byte, instead of one bit of each.
-var thorough = flag.Bool("thorough", false, "flip every bit of the log")
+// thorough: every bit of every byte, instead of some.
+var thorough = flag.Bool("thorough", false, "flip every bit, of the log and of small pages")
 
 // A flipped bit in the bbolt file is found, or does not matter: never another
 // state, and never a crash.

@@ -125,8 +125,12 @@ func (s *disk) Load(ctx context.Context) (State, error) {
 	return s.recover(ctx)
 }
 
-// read is the state of db and the log.
+// read is the state of db and the log. The pages come first: what they hold can be
+// walked only when they are known to form trees.
 func (s *disk) read(ctx context.Context, db *bolt.DB) (State, replayed, error) {
+	if err := checkPages(ctx, db); err != nil {
+		return State{}, replayed{}, err
+	}
 	var p position
 	err := guarded(db.Path(), func() error {
 		return db.View(func(tx *bolt.Tx) (err error) {

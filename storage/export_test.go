@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	bolt "go.etcd.io/bbolt"
@@ -103,5 +105,61 @@ func DeleteElement(t *testing.T, dir, bucket string) {
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// RepageCellFile rewrites the bbolt file of a closed store with pages of size
+// bytes.
+func RepageCellFile(t *testing.T, dir string, size int) {
+	t.Helper()
+	src, err := openCellFile(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	temp := filepath.Join(dir, newCellFileName)
+	dst, err := bolt.Open(temp, 0o600, &bolt.Options{PageSize: size, NoFreelistSync: true, FreelistType: bolt.FreelistMapType})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(bolt.Compact(dst, src, 0), dst.Close(), src.Close(), os.Rename(temp, filepath.Join(dir, cellFileName))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TreePages are the pages of the tree of a bucket of keyspace ks, level by level;
+// the last level is the leaves.
+func TreePages(t *testing.T, dir, bucket string) (levels [][]uint64, pageSize int) {
+	t.Helper()
+	db, err := openCellFile(dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pageSize = db.Info().PageSize
+	err = db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(bucketKeyspaces).Bucket([]byte("ks")).Bucket([]byte(bucket))
+		levels = [][]uint64{{uint64(b.Root())}}
+		return nil
+	})
+	data, readErr := os.ReadFile(filepath.Join(dir, cellFileName))
+	if err := errors.Join(err, readErr, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	c := pageCheck{data: data, pageSize: uint64(pageSize), seen: make([]atomic.Bool, len(data)/pageSize)}
+	for {
+		var below []uint64
+		for _, id := range levels[len(levels)-1] {
+			p, err := c.page(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; p.flags == branchPage && i < p.count; i++ {
+				_, child, _ := p.branchElement(i)
+				below = append(below, child)
+			}
+		}
+		if below == nil {
+			return levels, pageSize
+		}
+		levels = append(levels, below)
 	}
 }
