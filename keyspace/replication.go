@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/crdt"
 	"github.com/meshkv/meshkv/gossip"
 )
@@ -185,46 +184,6 @@ func (k *Keyspace) SetRTT(peer gossip.PeerID, rtt time.Duration) {
 	k.rep.SetRTT(peer, rtt)
 }
 
-// Links describes what waits for each peer.
-func (k *Keyspace) Links() []gossip.LinkStats {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.rep.Links()
-}
-
-// Stats describes the replication of the keyspace.
-func (k *Keyspace) Stats() gossip.Stats {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.rep.Stats()
-}
-
-// Status describes the keyspace for operators.
-func (k *Keyspace) Status() client.KeyspaceStatus {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	s := k.rep.Stats()
-	return client.KeyspaceStatus{
-		Name:            k.name,
-		Keys:            k.index.keys.Len() - len(k.dark),
-		Cells:           k.index.Len(),
-		Pending:         k.rep.Replica().PendingLen(),
-		ClockEntries:    k.rep.Replica().Clock().Len(),
-		Watchers:        int(k.watchers.Load()),
-		OpsIssued:       k.issued.Load(),
-		OpsApplied:      uint64(s.OpsReceived - s.OpsDuplicate),
-		OpsDuplicate:    uint64(s.OpsDuplicate),
-		SessionsDone:    uint64(s.SessionsDone),
-		SessionsAborted: uint64(s.SessionsAborted + s.SessionsTimedOut),
-		Diverged:        k.diverged(),
-	}
-}
-
-// diverged reports whether a peer's summaries differed from ours twice running.
-func (k *Keyspace) diverged() bool {
-	return slices.ContainsFunc(k.rep.Links(), func(l gossip.LinkStats) bool { return l.Unequal >= 2 })
-}
-
 // Met reports whether this replica has ever been found equal to a peer's, or
 // been made so by a session.
 func (k *Keyspace) Met() bool {
@@ -236,9 +195,6 @@ func (k *Keyspace) Met() bool {
 	}
 	return k.met
 }
-
-// Bytes is the size of keys, paths and values of the live cells.
-func (k *Keyspace) Bytes() int64 { return k.index.bytes.Load() }
 
 // Close ends watches and refuses further calls. Reads go on.
 func (k *Keyspace) Close() {

@@ -223,7 +223,7 @@ func (a *app) lookSynced(ctx context.Context, c client.Cluster, st client.Status
 	}
 	if i := slices.IndexFunc(st.Keyspaces, func(k client.KeyspaceStatus) bool { return k.Name == keyspace }); i < 0 {
 		return fmt.Sprintf("keyspace %s does not exist yet", keyspace), nil
-	} else if st.Keyspaces[i].Diverged {
+	} else if st.Keyspaces[i].Unequal > 0 {
 		return fmt.Sprintf("a peer of %s has other contents", st.Name), nil
 	}
 	want, err := keyspaceDigest(ctx, c, keyspace)
