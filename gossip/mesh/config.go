@@ -77,7 +77,8 @@ type Config struct {
 	// ReapAfter forgets members that failed or left this long ago. Default 24 h.
 	ReapAfter time.Duration
 	// SnapshotPath is serf's file of known members, to which a restarted node turns beside its
-	// seeds. "" keeps none.
+	// seeds. A second one, with ".known" at its end, has 64 members and the seeds, which are used
+	// where Join is empty. "" keeps none.
 	SnapshotPath string
 	// Network opens the sockets. Default: the machine's.
 	Network Network

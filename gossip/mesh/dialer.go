@@ -42,6 +42,11 @@ func (m *Mesh) control(ctx context.Context, cancel context.CancelCauseFunc, work
 		case c := <-m.conflicts:
 			if c.name != m.self.name {
 				m.cfg.Logger.Debug("two addresses claim one name", "peer", c.name, "addr", c.known.addr, "other", c.told.addr)
+				m.mu.Lock()
+				if m.roster.claimed(time.Now(), c.name, c.told) {
+					m.count.claims.Add(1)
+				}
+				m.mu.Unlock()
 				continue
 			}
 			select {

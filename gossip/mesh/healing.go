@@ -160,6 +160,11 @@ func (r *roster) tick(now time.Time, budget int) []action {
 	dials, alive, failed := 0, 0, 0
 	room := r.links < r.limit
 	for _, rec := range r.order {
+		if rec.told != 0 && !future(now, rec.told) { // its time has come
+			m := rec.member
+			m.Inc = rec.told
+			r.membership(now, m)
+		}
 		m := rec.member
 		switch m.Status {
 		case StatusAlive:
@@ -173,6 +178,13 @@ func (r *roster) tick(now time.Time, budget int) []action {
 		}
 		if rec.left() {
 			continue
+		}
+		if dials < budget {
+			if a, ok := r.tickClaim(now, rec); ok {
+				dials++
+				acts = append(acts, a)
+				continue
+			}
 		}
 		if rec.joinOnce {
 			rec.joinOnce = false

@@ -106,6 +106,16 @@ func memberOf(name, addr string, tags map[string]string, status Status) Member {
 	return m
 }
 
+// absurd says whether the tags have an incarnation that cannot be one. A stock serf node has none.
+func absurd(now time.Time, tags map[string]string) bool {
+	text, ok := tags[tagInc]
+	if !ok {
+		return false
+	}
+	inc, err := strconv.ParseUint(text, 36, 64)
+	return err != nil || inc == 0 || future(now, inc)
+}
+
 func checkName(name string) error {
 	if name == "" || len(name) > maxName {
 		return fmt.Errorf("%w: a name has 1 to %d characters", ErrConfig, maxName)

@@ -42,6 +42,7 @@ type Mesh struct {
 	conflicts chan conflict
 	serfOut   chan serf.Event
 	apiConns  chan net.Conn
+	recalled  []former       // members whom earlier processes knew
 	dialing   atomic.Int64   // dials in progress
 	removing  sync.WaitGroup // ForceLeave's use of serf
 
@@ -88,16 +89,15 @@ func New(cfg Config) (*Mesh, error) {
 	addr := net.JoinHostPort(t.ip.String(), strconv.Itoa(t.port))
 	m.self = hello{cluster: cfg.Cluster, name: cfg.Name, inc: cfg.Inc, addr: addr}
 	m.me = Member{Name: cfg.Name, Addr: addr, APIAddr: cfg.APIAddr, Status: StatusAlive, Zone: cfg.Zone, Roles: cfg.Roles, Inc: cfg.Inc}
-	m.roster = newRoster(m.self, cfg.Join, cfg.Timings, rand.New(rand.NewPCG(cfg.Inc, uint64(t.port))))
-	m.roster.limit = cfg.MaxLinks
 	if cfg.SnapshotPath != "" {
-		known, err := readSnapshot(cfg.SnapshotPath)
-		if err != nil {
+		if err := m.recall(); err != nil {
 			t.Shutdown()
 			return nil, err
 		}
-		m.roster.remember(known)
 	}
+	m.roster = newRoster(m.self, m.cfg.Join, cfg.Timings, rand.New(rand.NewPCG(cfg.Inc, uint64(t.port))))
+	m.roster.limit = cfg.MaxLinks
+	m.roster.remember(m.recalled)
 	b, err := encodeTags(tagsOf(m.me, cfg.Cluster))
 	if err == nil && len(b) > memberlist.MetaMaxSize {
 		err = fmt.Errorf("%w: zone, roles, API address and cluster take %d bytes together, %d are allowed", ErrConfig, len(b), memberlist.MetaMaxSize)
@@ -236,6 +236,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 		m.mu.Unlock()
 		work.Go(func() { m.deliver(ctx) })
 		work.Go(func() { m.join(ctx, s) })
+		if m.cfg.SnapshotPath != "" {
+			work.Go(func() { m.keepKnown(ctx) })
+		}
 		work.Go(func() { m.control(ctx, cancel, &work) })
 		<-ctx.Done()
 		m.liblog.quiet.Store(true)
@@ -335,6 +338,9 @@ func (m *Mesh) heed(e serf.Event) {
 	for _, sm := range me.Members {
 		addr := net.JoinHostPort(sm.Addr.String(), strconv.Itoa(int(sm.Port)))
 		now := time.Now()
+		if absurd(now, sm.Tags) {
+			m.count.incsAbsurd.Add(1)
+		}
 		if l := m.byName[sm.Name]; l != nil && status == StatusFailed {
 			m.roster.heard(now, sm.Name, l.Heard())
 		}

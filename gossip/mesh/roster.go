@@ -72,6 +72,12 @@ type record struct {
 
 	aliveFrom time.Time // of membership's verdict
 
+	told uint64 // the incarnation of the future that membership tells; member.Inc is 0 meanwhile
+
+	claim      claim // a newer process of the name, elsewhere
+	claimTries int
+	claimNext  time.Time
+
 	shown   Member
 	pending bool // in changed
 }
@@ -166,6 +172,10 @@ func (r *roster) membership(now time.Time, m Member) {
 	}
 	rec := r.record(m.Name)
 	before := rec.member
+	rec.told = 0
+	if future(now, m.Inc) { // it would supersede every process of that name for years
+		rec.told, m.Inc = m.Inc, 0
+	}
 	rec.member = m
 	if m.Status != StatusAlive || m.Inc != before.Inc || before.Status != StatusAlive {
 		rec.fails, rec.suspect = 0, false

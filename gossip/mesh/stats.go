@@ -31,9 +31,12 @@ type Stats struct {
 	PacketsDropped   int64 // memberlist was too slow
 	MessagesOurs     int64 // gossip user messages with our byte; dropped as above
 	NameConflicts    int64
+	Claims           int64 // of these: a newer process of the name was said to be elsewhere, and was dialed
+	IncsAbsurd       int64 // in serf tags: zero, unreadable, or more than 10 min ahead of our clock
 	ForeignMembers   int64 // of another cluster, refused
 	WarningsDropped  int64
-	HealthScore      int // Lifeguard: 0 is healthy
+	KnownFailures    int64 // writes of the file of known members that failed
+	HealthScore      int   // Lifeguard: 0 is healthy
 }
 
 type counters struct {
@@ -47,6 +50,7 @@ type counters struct {
 	linksFull, linksSurplus                            atomic.Int64
 	apiConns, apiRefused, apiDials, apiDialFailures    atomic.Int64
 	removals, removalsLost                             atomic.Int64
+	knownFailures, incsAbsurd, claims                  atomic.Int64
 }
 
 // refused counts a connection that this node does not take.
@@ -74,5 +78,6 @@ func (c *counters) stats() Stats {
 		PacketsUnknown: c.packetsUnknown.Load(), PacketsOurs: c.packetsOurs.Load(), PacketsDropped: c.packetsDropped.Load(),
 		MessagesOurs: c.messagesOurs.Load(), NameConflicts: c.nameConflicts.Load(),
 		ForeignMembers: c.foreignMembers.Load(), WarningsDropped: c.warningsDropped.Load(),
+		KnownFailures: c.knownFailures.Load(), IncsAbsurd: c.incsAbsurd.Load(), Claims: c.claims.Load(),
 	}
 }
