@@ -7,9 +7,15 @@ import (
 	"github.com/meshkv/meshkv/crdt"
 )
 
-// largePatience is how many times as long as others a large op may take to
-// arrive after it was announced.
-const largePatience = 10
+const (
+	// largePatience is how many times as long as others a large op may take to
+	// arrive after it was announced.
+	largePatience = 10
+	// busyPatience is the same for ops whose parent keeps bringing others of the
+	// same origin: they wait behind those, and asking for them elsewhere would
+	// only add to the load.
+	busyPatience = 10
+)
 
 // want is announced dots that have not arrived.
 type want struct {
@@ -17,6 +23,7 @@ type want struct {
 	dots  crdt.Dots
 	due   int64 // when they are asked for, or, if asked, given up
 	asked bool
+	since int64 // when they were announced
 }
 
 // announceOp announces what op stands for: a large one at once, since it is
@@ -64,10 +71,10 @@ func (r *Replicator) announced(l *link, dots crdt.Dots, large bool) {
 	}
 	urgent, rest := r.orphans(l, missing, large)
 	if len(urgent) > 0 {
-		r.want(want{link: l, dots: urgent, due: r.nowNs})
+		r.want(want{link: l, dots: urgent, due: r.nowNs, since: r.nowNs})
 	}
 	if len(rest) > 0 {
-		r.want(want{link: l, dots: rest, due: r.nowNs + patience})
+		r.want(want{link: l, dots: rest, due: r.nowNs + patience, since: r.nowNs})
 	}
 }
 
@@ -133,6 +140,12 @@ func (r *Replicator) graftDue() {
 			continue
 		}
 		patience := r.patience(w.link)
+		if r.nowNs-w.since < busyPatience*patience {
+			var coming crdt.Dots
+			if coming, missing = r.coming(missing, patience); len(coming) > 0 {
+				r.want(want{link: w.link, dots: coming, due: r.nowNs + patience, since: w.since})
+			}
+		}
 		waiting := r.minusAsked(missing)
 		if len(waiting)+len(w.link.graft) > r.cfg.Limits.AnnounceSpans {
 			r.dropWant(w.link, waiting) // more than the peer would serve
@@ -144,9 +157,18 @@ func (r *Replicator) graftDue() {
 			missing = minus(missing, waiting)
 		}
 		if len(missing) > 0 {
-			r.want(want{link: w.link, dots: missing, due: r.nowNs + 10*patience + 1})
+			r.want(want{link: w.link, dots: missing, due: r.nowNs + 10*patience + 1, since: w.since})
 		}
 	}
+}
+
+// coming is how dots split: those of origins whose parent brought an op within
+// the patience, and the rest.
+func (r *Replicator) coming(dots crdt.Dots, patience int64) (coming, rest crdt.Dots) {
+	return split(dots, func(inc crdt.Inc) bool {
+		o := r.tree.origins[inc]
+		return o != nil && o.from() != nil && r.nowNs-o.heardAt < patience
+	})
 }
 
 // minusAsked is the dots that no peer has been asked for.

@@ -38,6 +38,23 @@ func size(d crdt.Dots) int {
 	return int(n)
 }
 
+// split is the dots of the incarnations that are in, and the others.
+func split(dots crdt.Dots, in func(crdt.Inc) bool) (yes, no crdt.Dots) {
+	for i := 0; i < len(dots); {
+		j := i + 1
+		for j < len(dots) && dots[j].Inc == dots[i].Inc {
+			j++
+		}
+		if in(dots[i].Inc) {
+			yes = append(yes, dots[i:j]...)
+		} else {
+			no = append(no, dots[i:j]...)
+		}
+		i = j
+	}
+	return yes, no
+}
+
 // minus is the dots of a that are not in b.
 func minus(a, b crdt.Dots) crdt.Dots {
 	var out crdt.Dots

@@ -31,6 +31,7 @@ type origin struct {
 	inc      crdt.Inc
 	parent   *link // whose pushes are the first to arrive, if its epoch is still epoch
 	epoch    int
+	heardAt  int64  // when the parent last brought a new op
 	pushedAt int64  // when the first small op was pushed, or 0
 	prunedAt int64  // when a peer was last told to push none
 	marks    []mark // by slot of the link; beyond: none
@@ -68,7 +69,7 @@ func (o *origin) from() *link {
 	return o.parent
 }
 
-func (o *origin) setParent(l *link) { o.parent, o.epoch = l, l.epoch }
+func (o *origin) setParent(l *link, nowNs int64) { o.parent, o.epoch, o.heardAt = l, l.epoch, nowNs }
 
 // tree is what is remembered of the origins: at most max of them, least
 // recently used first out. Every link has a slot.
@@ -212,10 +213,10 @@ func (r *Replicator) delivered(l *link, o *origin) {
 	if o.inc == r.replica.Inc() || o.mark(l)&refused != 0 {
 		return
 	}
-	if p := o.from(); p != nil && firstHand(p, o) {
+	if p := o.from(); p != nil && p != l && firstHand(p, o) {
 		return
 	}
-	o.setParent(l)
+	o.setParent(l, r.nowNs)
 }
 
 // duplicated takes note that l brought an op of o that was known. Unless l is
@@ -228,10 +229,10 @@ func (r *Replicator) duplicated(l *link, o *origin) {
 	case p == l:
 	case p == nil:
 		if o.mark(l)&refused == 0 {
-			o.setParent(l)
+			o.setParent(l, r.nowNs)
 		}
 	case firstHand(l, o) && o.mark(l)&refused == 0:
-		o.setParent(l)
+		o.setParent(l, r.nowNs)
 		r.prune(p, o)
 	default:
 		r.prune(l, o)
@@ -314,23 +315,13 @@ func (r *Replicator) graftedBy(l *link, dots crdt.Dots) {
 // so that nobody will push them. of is the peer that announced them; large, that
 // it will not push them either.
 func (r *Replicator) orphans(of *link, dots crdt.Dots, large bool) (urgent, rest crdt.Dots) {
-	for i := 0; i < len(dots); {
-		j := i + 1
-		for j < len(dots) && dots[j].Inc == dots[i].Inc {
-			j++
-		}
+	return split(dots, func(inc crdt.Inc) bool {
 		var parent *link
-		if o := r.tree.origins[dots[i].Inc]; o != nil {
+		if o := r.tree.origins[inc]; o != nil {
 			parent = o.from()
 		}
-		if parent == nil || large && parent == of {
-			urgent = append(urgent, dots[i:j]...)
-		} else {
-			rest = append(rest, dots[i:j]...)
-		}
-		i = j
-	}
-	return urgent, rest
+		return parent == nil || large && parent == of
+	})
 }
 
 // orphan forgets l as a parent: what others announced need not wait any more.
