@@ -40,6 +40,9 @@ func (k *Keyspace) drop() (ticket storage.Ticket, err error) {
 	r := k.rep.Replica()
 	k.env.left.note(k.id, r.Inc(), r.Seq())
 	k.done, k.dropped = true, true
+	for _, l := range k.rep.Links() { // what waits for peers counts no more
+		k.rep.LinkDown(l.Peer)
+	}
 	k.signal()
 	if k.env.Writer != nil {
 		k.ticket, err = k.env.Writer.Drop(k.id)

@@ -62,6 +62,7 @@ type Env struct {
 
 	left    sequences // of keyspaces that were dropped
 	renewed renewed
+	queues  budget // what waits for peers
 }
 
 // A Keyspace is one eventual keyspace at one node. It implements
@@ -126,6 +127,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 		Keyspace: id,
 		Self:     env.Self,
 		Seed:     xxhash.Sum64String(id),
+		Budget:   &env.queues,
 		Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, crdt.State{
 		Inc: env.Writing(), Seq: env.left.last(id, env.Writing()), Cells: k.index, Clock: clock, Pending: st.Pending,

@@ -1,7 +1,6 @@
 package keyspace
 
 import (
-	"context"
 	"slices"
 	"time"
 
@@ -60,6 +59,7 @@ func (k *Keyspace) drive(now time.Time, call func()) {
 // Tick does what is due: repair, expiry, collection. Called every 50 ms or so.
 func (k *Keyspace) Tick(now time.Time) {
 	k.drive(now, func() {
+		k.unchoke(now)
 		k.rep.Tick(now)
 		k.expire(now)
 		k.mine.tick(now.UnixMilli())
@@ -156,18 +156,6 @@ func (k *Keyspace) remove(now time.Time, dots []crdt.Dot) {
 	if _, err := k.rep.Remove(now, dots, k.env.Clock.Now(now)); err != nil {
 		k.env.Logger.Warn("cells not collected", "keyspace", k.name, "err", err)
 	}
-}
-
-// Throttle waits while too much waits for the disk, so that a fast peer is held
-// back instead of filling the memory.
-func (k *Keyspace) Throttle(ctx context.Context) error {
-	if k.env.Writer == nil || !k.env.Writer.Overloaded() {
-		return nil
-	}
-	k.mu.Lock()
-	ticket := k.ticket
-	k.mu.Unlock()
-	return k.env.Writer.Wait(ctx, ticket)
 }
 
 // Queued reports whether ops wait to be sent to a peer.
