@@ -24,6 +24,7 @@ type Stats struct {
 	MaxAheadMs    int64 // the most that an HLC was ahead, ever
 	LastLagMs     int64 // gauge: now less the HLC of the last new op
 	Lag           [LagBuckets]int64
+	LagSumMs      int64
 	ForeignDots   int64 // dots of our own Inc met that were not issued here
 	CellsProvided int64 // provisional cells taken in sessions
 
@@ -204,5 +205,6 @@ func (r *Replicator) noteLag(origin crdt.Inc, h crdt.HLC) {
 	ms := r.nowNs/int64(time.Millisecond) - h.WallMs()
 	r.stats.LastLagMs = ms
 	r.stats.Lag[lagBucket(ms)]++
+	r.stats.LagSumMs += max(ms, 0)
 	r.lags.note(r.lags.origin(origin), ms, r.nowNs)
 }

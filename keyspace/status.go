@@ -32,6 +32,13 @@ func (k *Keyspace) Stats() gossip.Stats {
 	return k.rep.Stats()
 }
 
+// Divergences are the alarms about peers that hold something else.
+func (k *Keyspace) Divergences() []gossip.Divergence {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rep.Divergences()
+}
+
 // Bytes is the size of keys, paths and values of the live cells.
 func (k *Keyspace) Bytes() int64 { return k.index.bytes.Load() }
 

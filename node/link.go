@@ -142,17 +142,17 @@ func (n *Node) receive(ctx context.Context, p *peer) error {
 		buf = frame[:0]
 		name, payload, err := splitFrame(frame)
 		if err != nil {
-			n.drops.add("malformed frame")
+			n.drops.add("malformed_frame")
 			return err
 		}
 		ks, err := n.open(name)
 		if err != nil {
-			n.drops.add("frame for a keyspace that cannot be opened")
+			n.drops.add("keyspace_not_opened")
 			n.log.Debug("frame dropped", "peer", p.id, "err", err)
 			continue
 		}
 		if err := ks.Step(time.Now(), p.id, payload); err != nil {
-			n.drops.add("malformed frame")
+			n.drops.add("malformed_frame")
 			return fmt.Errorf("keyspace %s: %w", name, err)
 		}
 		if err := ks.Throttle(ctx); err != nil {

@@ -221,7 +221,7 @@ func (n *Node) openStore(ctx context.Context) (storage.State, error) {
 				return storage.State{}, fmt.Errorf("%w: %w; moving it aside: %w", ErrDataDir, err, derr)
 			}
 			n.log.Error("store is damaged: moved aside, beginning empty, data comes back from the peers", "err", err, "moved_to", moved)
-			n.drops.add("damaged store set aside")
+			n.drops.add("damaged_store")
 		default:
 			return storage.State{}, fmt.Errorf("%w: %w", ErrDataDir, err)
 		}

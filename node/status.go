@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -89,50 +88,78 @@ func (n *Node) Status(ctx context.Context) (client.Status, error) {
 		NotReady: n.NotReady(),
 		Members:  make(map[client.MemberStatus]int),
 		Drops:    n.drops.snapshot(),
+		Storage:  n.storageStatus(),
 	}
 	s.Ready = len(s.NotReady) == 0
 	for _, m := range members {
 		s.Members[m.Status]++
 	}
-	queued := make(map[gossip.PeerID]int)
-	for _, ks := range n.sorted() {
-		st := ks.Status()
-		s.Keyspaces = append(s.Keyspaces, st)
-		gs := ks.Stats()
-		if gs.OpsFarAhead > 0 {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("keyspace %s: %d writes came from a clock that is more than %s ahead of ours", st.Name, gs.OpsFarAhead, keyspace.MaxClockDrift))
-		}
-		if gs.FuseHeld > 0 {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("keyspace %s: a reconciliation that would drop %d cells waits for a second verdict", st.Name, gs.FuseHeld))
-		}
-		if st.Diverged {
-			s.Warnings = append(s.Warnings, "keyspace "+st.Name+" differs from a peer's")
-		}
-		for _, l := range ks.Links() {
-			queued[l.Peer] += l.QueuedOps
-		}
+	all := n.sorted()
+	for _, ks := range all {
+		s.Keyspaces = append(s.Keyspaces, ks.Status())
 	}
+	s.Links, s.Clock = n.linkStatuses(all)
+	s.Warnings = n.Warnings()
+	return s, nil
+}
+
+// linkStatuses describes the links over all keyspaces, and the clocks at their
+// other ends.
+func (n *Node) linkStatuses(all []*keyspace.Keyspace) (links []client.LinkStatus, clock client.ClockStatus) {
+	at := make(map[gossip.PeerID]int)
 	for _, p := range n.allPeers() {
-		s.Links = append(s.Links, client.LinkStatus{
+		at[p.id] = len(links)
+		links = append(links, client.LinkStatus{
 			Peer:      p.link.Peer.Name,
 			Addr:      p.link.Addr(),
 			RTT:       p.link.RTT(),
 			SentBytes: uint64(p.link.SentBytes()),
 			RecvBytes: uint64(p.link.RecvBytes()),
-			Queued:    queued[p.id],
+			Roles:     make(map[string]int),
 		})
 	}
-	if n.writer != nil {
-		st := n.store.Stats()
-		bytes, lag := n.writer.Backlog()
-		s.Storage = client.StorageStatus{
-			Path:     st.Path,
-			Bytes:    st.DataBytes + st.LogBytes,
-			LogBytes: st.LogBytes,
-			Commits:  st.Commits,
-			Lag:      lag,
-			Backlog:  bytes,
+	offsets := make(map[gossip.PeerID]time.Duration)
+	for _, ks := range all {
+		for _, l := range ks.Links() {
+			if l.Heard {
+				offsets[l.Peer] = l.ClockOffset
+			}
+			i, ok := at[l.Peer]
+			if !ok {
+				continue // ended, or begun since
+			}
+			links[i].Queued += l.QueuedOps
+			links[i].QueuedBytes += l.QueuedBytes
+			links[i].Roles[l.Role.String()]++
+			links[i].InSync += count(l.InSync)
+			links[i].Behind += count(l.Behind)
+			links[i].Sessions += count(l.Session)
 		}
 	}
-	return s, nil
+	clock.Neighbours = len(offsets)
+	clock.Offset, _ = gossip.ClockOff(slices.Collect(maps.Values(offsets)), keyspace.MaxClockDrift/2)
+	return links, clock
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (n *Node) storageStatus() client.StorageStatus {
+	if n.writer == nil {
+		return client.StorageStatus{}
+	}
+	st := n.store.Stats()
+	bytes, lag := n.writer.Backlog()
+	return client.StorageStatus{
+		Path:     st.Path,
+		Bytes:    st.DataBytes + st.LogBytes,
+		LogBytes: st.LogBytes,
+		Commits:  st.Commits,
+		Lag:      lag,
+		Backlog:  bytes,
+	}
 }

@@ -287,7 +287,12 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 		for _, reason := range reasons {
 			fmt.Fprintln(w, "not ready:", reason)
 		}
-		return
+	} else {
+		fmt.Fprintln(w, "ok")
 	}
-	fmt.Fprintln(w, "ok")
+	if verbose {
+		for _, warning := range s.backend.Warnings() {
+			fmt.Fprintln(w, "warning:", warning)
+		}
+	}
 }

@@ -547,6 +547,14 @@ func TestNotReady(t *testing.T) {
 	if resp, body := exchange(t, addr, "GET", "/readyz?verbose", ""); resp.StatusCode != 503 || body != "not ready: first synchronisation with host-2\n" {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}
+	b.SetWarnings("the clock is wrong")
+	b.SetNotReady()
+	if resp, body := exchange(t, addr, "GET", "/readyz?verbose", ""); resp.StatusCode != 200 || body != "ok\nwarning: the clock is wrong\n" {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
+	if resp, body := exchange(t, addr, "GET", "/readyz", ""); resp.StatusCode != 200 || body != "ok\n" {
+		t.Errorf("got %d %s", resp.StatusCode, body)
+	}
 	if resp, body := exchange(t, addr, "GET", "/livez", ""); resp.StatusCode != 200 {
 		t.Errorf("got %d %s", resp.StatusCode, body)
 	}

@@ -22,6 +22,8 @@ type Backend interface {
 	// it makes none. client.ErrNotFound if there is none, client.ErrBadRequest
 	// if the name is invalid. It is asked by every read and must be cheap.
 	Lookup(name string) (client.Keyspace, error)
+	// Warnings is what an operator should look at though the node is ready.
+	Warnings() []string
 	// NotReady says what the readiness of the node waits for; empty when it is
 	// ready. It is asked often and must be cheap.
 	NotReady() []string

@@ -27,6 +27,7 @@ type Cluster struct {
 	mu        sync.Mutex // protects the fields below and all keyspaces
 	keyspaces map[string]*keyspace
 	notReady  []string
+	warnings  []string
 	left      bool
 	block     chan struct{} // writes wait for it; nil: they do not
 	waiting   chan struct{} // receives a token for each write that waits
@@ -73,6 +74,20 @@ func (c *Cluster) Block() (unblock func()) {
 
 // Waiting receives a token for each write that Block makes wait.
 func (c *Cluster) Waiting() <-chan struct{} { return c.waiting }
+
+// Warnings implements api.Backend.
+func (c *Cluster) Warnings() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.warnings)
+}
+
+// SetWarnings sets what Warnings says.
+func (c *Cluster) SetWarnings(warnings ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.warnings = warnings
+}
 
 // NotReady implements api.Backend.
 func (c *Cluster) NotReady() []string {
