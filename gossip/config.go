@@ -22,6 +22,9 @@ type Config struct {
 	// Budget bounds what waits on the links of all keyspaces of a node. Nil: no
 	// bound but those of Limits.
 	Budget Budget
+	// Pace bounds the sessions of all keyspaces of a node. Nil: this replicator
+	// has its own, with the bounds of Limits.
+	Pace Pace
 	// Limits are the bounds and periods; zero fields take their defaults.
 	Limits Limits
 }
@@ -76,6 +79,7 @@ type Limits struct {
 	SummaryEvery, SummaryIdle time.Duration
 	// InboundSessions and OutboundSessions bound the sessions that peers began
 	// and that we began; a peer over the bound is told BUSY. Default 2 each.
+	// They and SessionBytes do not count where a Pace is given.
 	InboundSessions, OutboundSessions int
 	// SessionIdle is how long a session may go without a message before it is
 	// aborted and tried again. Default 10 s.

@@ -55,7 +55,6 @@ func (r *Replicator) NextFrame(now time.Time, peer PeerID, buf []byte, limit int
 		r.require(l, needBehind, 0)
 		r.startSessions()
 	}
-	r.pace()
 	r.enc.Reset(buf)
 	full := len(buf) + limit
 	r.appendControl(l)

@@ -15,6 +15,7 @@ type link struct {
 	role  Role
 	begin bool // we begin the sessions of this link: we are the lower of the two
 	rtt   time.Duration
+	near  bool  // in the zone of this node
 	frame int   // the size of frames that NextFrame was last asked for
 	awake bool  // the writer was woken, and NextFrame has not said false since
 	since int64 // when it came up, or got its role
@@ -61,6 +62,7 @@ type link struct {
 	sentAt    int64          // when
 	idleAt    int64          // when an unchanged one is due
 	peerEmpty bool           // the peer's last summary counted no cells
+	peerCells int            // how many it counted
 	heard     bool           // a summary has arrived
 	inSync    bool
 	unequal   int // in a row

@@ -53,12 +53,11 @@ type Replicator struct {
 	nowNs  int64
 	lost   bool
 	maxHLC crdt.HLC
-	tokens float64 // session bytes that may be sent now
 	// unspent is the change of what waits that the budget was not told of yet.
-	unspent int
-	paceAt  int64
-	fuse    fuse
-	stats   Stats
+	unspent   int
+	fuse      fuse
+	askedTill int64 // an empty replica waits so long for a sponsor that was asked
+	stats     Stats
 
 	lags     lags
 	agreed   bool  // this replica was once equal to another, or made so
@@ -73,6 +72,9 @@ type Replicator struct {
 // once. state.Clock nil is an empty clock.
 func New(cfg Config, state crdt.State, cells iter.Seq[*crdt.Cell]) *Replicator {
 	cfg.Limits = cfg.Limits.withDefaults()
+	if cfg.Pace == nil {
+		cfg.Pace = NewSessionPace(cfg.Limits)
+	}
 	if cfg.Rand == nil {
 		cfg.Rand = rand.New(rand.NewPCG(cfg.Seed, 1))
 	}
@@ -87,7 +89,6 @@ func New(cfg Config, state crdt.State, cells iter.Seq[*crdt.Cell]) *Replicator {
 		links:   make(map[PeerID]*link),
 		enc:     crdt.NewEncoder(),
 		dec:     crdt.NewDecoder(),
-		tokens:  float64(cfg.Limits.SessionBytes) / 4,
 	}
 	r.tree = newTree(cfg.Limits.Origins)
 	r.ring = ring{maxOps: cfg.Limits.RingOps, maxBytes: cfg.Limits.RingBytes, maxAge: cfg.Limits.RingAge}
@@ -259,7 +260,7 @@ func (r *Replicator) LinkDown(peer PeerID) {
 	r.weigh(l)
 	if l.session != nil {
 		r.stats.SessionsLost++
-		l.session = nil
+		r.detach(l)
 	}
 	delete(r.links, peer)
 	r.order = slices.DeleteFunc(r.order, func(x *link) bool { return x == l })
@@ -309,7 +310,6 @@ func (r *Replicator) Reconcile(now time.Time, peer PeerID) {
 func (r *Replicator) Tick(now time.Time) {
 	r.begin(now)
 	r.ring.expire(r.nowNs)
-	r.pace()
 	r.graftDue()
 	for _, l := range r.order {
 		if len(l.have) > 0 && r.nowNs-l.haveAt >= int64(r.cfg.Limits.IHaveEvery) {

@@ -75,17 +75,31 @@ func (r *Replicator) require(l *link, why need, delay time.Duration) {
 // startSessions begins the sessions that are wanted, as far as the bounds
 // allow, and asks for those that the peer is to begin.
 func (r *Replicator) startSessions() {
+	var sponsor *link
+	var wait, asked bool
 	for _, l := range r.order {
-		if l.need == needNone || l.session != nil || !l.met || l.broken || l.choked || r.choked || r.nowNs < l.needAt {
+		if !r.mayStart(l) {
 			continue
+		}
+		if r.fillsFrom(l) {
+			if !asked {
+				sponsor, wait = r.sponsor()
+				asked = true
+			}
+			if wait || l != sponsor {
+				continue
+			}
 		}
 		if !l.begin {
 			l.ask, l.summaryDue = true, true
 			l.needAt = r.nowNs + int64(r.cfg.Limits.SummaryEvery)
+			if l == sponsor { // if it does not begin until then, others are asked first
+				r.askedTill, l.needAt = l.needAt, l.needAt+2*int64(r.cfg.Limits.SummaryEvery)
+			}
 			r.wake(l)
 			continue
 		}
-		if !r.slotFree(true) {
+		if !r.place(true) {
 			continue
 		}
 		l.opened++
@@ -97,6 +111,11 @@ func (r *Replicator) startSessions() {
 	}
 }
 
+// mayStart reports whether l wants a session, and may have one now.
+func (r *Replicator) mayStart(l *link) bool {
+	return l.need != needNone && l.session == nil && l.met && !l.broken && !l.choked && !r.choked && r.nowNs >= l.needAt
+}
+
 // attach makes s the session of l.
 func (r *Replicator) attach(l *link, s *session) {
 	s.empty = r.replica.Cells().Len() == 0
@@ -106,24 +125,16 @@ func (r *Replicator) attach(l *link, s *session) {
 	l.need, l.session = needNone, s
 }
 
-// slotFree reports whether one more session may begin. While an empty replica
-// is being filled there is no other, so that nothing is sent to it twice.
-func (r *Replicator) slotFree(outbound bool) bool {
-	free := r.cfg.Limits.InboundSessions
-	if outbound {
-		free = r.cfg.Limits.OutboundSessions
-	}
-	for _, l := range r.order {
-		s := l.session
-		switch {
-		case s == nil:
-		case s.empty && !s.judged:
-			return false
-		case s.outbound == outbound:
-			free--
-		}
-	}
-	return free > 0
+// detach takes the session off l, which has one, and frees its place.
+func (r *Replicator) detach(l *link) {
+	r.cfg.Pace.End(l.session.outbound)
+	l.session = nil
+}
+
+// place takes a place for one more session, if it may begin. While an empty
+// replica is being filled there is no other, so that nothing is sent to it twice.
+func (r *Replicator) place(outbound bool) bool {
+	return !r.filling() && r.cfg.Pace.Begin(outbound)
 }
 
 // sessionMessage takes one message of a session. Only a malformed payload is an
@@ -194,7 +205,7 @@ func (r *Replicator) accept(l *link, id uint64) *session {
 	if l.session != nil {
 		r.closeSession(l)
 	}
-	if !r.slotFree(false) {
+	if !r.place(false) {
 		l.busyDue, l.busyID = true, id
 		l.doubt.busyAt = r.nowNs
 		l.busyMs = busyMs + r.cfg.Rand.Uint64N(3*busyMs)
@@ -256,6 +267,9 @@ func (r *Replicator) conclude(l *link, s *session) error {
 	r.replica.Conclude(known, slices.Values(drops))
 	r.settle()
 	l.concludedAt = r.nowNs
+	if s.empty {
+		r.filled(l)
+	}
 	r.stats.SessionsConcluded++
 	r.stats.CellsDropped += int64(len(drops))
 	r.checkOwn()
@@ -268,7 +282,7 @@ func (r *Replicator) finish(l *link) {
 	if s == nil || len(s.next) > 0 || !s.core.Done() || !s.judged {
 		return
 	}
-	l.session = nil
+	r.detach(l)
 	r.sessionEnds(l, s)
 	r.stats.SessionsDone++
 	l.backoff, l.unequal = 0, 0
@@ -294,7 +308,7 @@ func (r *Replicator) closeSession(l *link) {
 	if s == nil {
 		return
 	}
-	l.session = nil
+	r.detach(l)
 	l.behind = l.behind || s.behind
 	l.backoff = min(max(2*l.backoff, minBackoff), maxBackoff)
 	jitter := r.cfg.Rand.Int64N(l.backoff/2 + 1)
@@ -330,7 +344,7 @@ func (r *Replicator) busy(l *link, id, ms uint64) {
 	}
 	r.stats.BusyReceived++
 	l.doubt.busyAt = r.nowNs
-	l.session = nil
+	r.detach(l)
 	l.behind = l.behind || s.behind
 	jitter := r.cfg.Rand.Uint64N(ms/2 + 1)
 	r.require(l, needRetry, time.Duration(ms+jitter)*time.Millisecond)
@@ -348,19 +362,10 @@ func (r *Replicator) tickSessions() {
 	}
 }
 
-// pace refills what sessions may send.
-func (r *Replicator) pace() {
-	rate := float64(r.cfg.Limits.SessionBytes)
-	if r.paceAt != 0 {
-		r.tokens = min(r.tokens+rate*float64(r.nowNs-r.paceAt)/float64(time.Second), rate/4)
-	}
-	r.paceAt = r.nowNs
-}
-
 // sessionReady reports whether the session of l has a message that may be sent.
 func (r *Replicator) sessionReady(l *link) bool {
 	s := l.session
-	if s == nil || l.choked || s.paced && r.tokens <= 0 {
+	if s == nil || l.choked || s.paced && !r.cfg.Pace.Ready(r.nowNs) {
 		return false
 	}
 	if len(s.next) == 0 {
@@ -382,7 +387,7 @@ func (r *Replicator) appendSessions(l *link, from, full int) {
 		s.activeAt = r.nowNs
 		r.stats.SessionBytesSent += int64(len(s.next))
 		if s.paced {
-			r.tokens -= float64(len(s.next))
+			r.cfg.Pace.Spend(len(s.next))
 		}
 		s.next = s.next[:0]
 	}

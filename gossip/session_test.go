@@ -237,6 +237,7 @@ func TestBusyIsTriedAgainSoon(t *testing.T) {
 func TestSilentSessionIsGivenUp(t *testing.T) {
 	a, b := newReplicator("a", 1, Limits{}), newReplicator("b", 2, Limits{})
 	mustPut(t, a, start, "k")
+	mustPut(t, b, start, "l") // or it would choose whom it asks
 	linkUp(start, a, b)
 	carry(t, start, b, a, 1<<16)
 	if a.Stats().Sessions != 1 {

@@ -101,6 +101,8 @@ type Stats struct {
 	Pending              int
 	Wants                int
 	FuseHeld             int // drops that wait for a second verdict
+	// Of the session that fills this replica: see Bootstrap.
+	Bootstrapping, BootstrapTotal, BootstrapDone int
 }
 
 // Lag is the upper bound of bucket i of Stats.Lag: 1 ms for the first, doubled
@@ -170,6 +172,9 @@ func (r *Replicator) Stats() Stats {
 	s.Cells, s.ClockEntries, s.Pending = r.replica.Cells().Len(), r.replica.Clock().Len(), r.replica.PendingLen()
 	s.Wants = len(r.wants)
 	s.FuseHeld = r.fuse.held()
+	if b := r.Bootstrap(); b.Running {
+		s.Bootstrapping, s.BootstrapTotal, s.BootstrapDone = 1, b.Total, b.Done
+	}
 	return s
 }
 

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"math"
 	"time"
 
 	"github.com/meshkv/meshkv/gossip/reconcile"
@@ -35,8 +36,13 @@ func (r *Replicator) sendSummary(l *link) {
 	r.stats.SummariesSent++
 	l.summaryDue, l.ask = false, false
 	l.sentRoot, l.sentAt = s, r.nowNs
+	l.idleAt = r.idleAfter()
+}
+
+// idleAfter is when the next summary is due of a replica that does not change.
+func (r *Replicator) idleAfter() int64 {
 	idle := int64(r.cfg.Limits.SummaryIdle)
-	l.idleAt = r.nowNs + idle - r.cfg.Rand.Int64N(idle/4+1) // spread over time
+	return r.nowNs + idle - r.cfg.Rand.Int64N(idle/4+1) // spread over time
 }
 
 // summary takes a peer's summary. Unequal to ours at the start of a link, or
@@ -45,7 +51,8 @@ func (r *Replicator) summary(l *link, s summary) {
 	r.stats.SummariesReceived++
 	first := !l.heard
 	l.heard = true
-	l.peerEmpty = s.root.Data.Count == 0
+	l.peerCells = int(min(s.root.Data.Count, math.MaxInt32))
+	l.peerEmpty = l.peerCells == 0
 	l.theirClock(s.wallMs, r.nowNs)
 	if l.inSync = r.root() == s.root; l.inSync {
 		l.unequal, l.calm = 0, 0
@@ -54,6 +61,9 @@ func (r *Replicator) summary(l *link, s summary) {
 			l.summaryDue = true
 		}
 		l.need, l.behind = needNone, false
+		if r.root() == l.sentRoot { // the peer knows it, too: one of the two need say so
+			l.idleAt = r.idleAfter()
+		}
 		return
 	}
 	r.stats.SummariesUnequal++
@@ -63,8 +73,13 @@ func (r *Replicator) summary(l *link, s summary) {
 	}
 	switch {
 	case s.ask && l.begin:
+		if l.need == needStart {
+			l.need = needNone // it need not wait any longer
+		}
 		r.require(l, needPeer, 0)
-	case first && l.begin:
+	case first && l.peerEmpty && r.replica.Cells().Len() > 0: // it chooses whom it asks
+		r.require(l, needStart, sponsorGrace)
+	case first && (l.begin || r.fillsFrom(l)):
 		r.require(l, needStart, 0)
 	case first: // the peer sees the same, and begins
 		r.require(l, needStart, r.cfg.Limits.SummaryEvery)

@@ -61,6 +61,7 @@ type Env struct {
 	Lost func()
 
 	left    sequences // of keyspaces that were dropped
+	pace    pace      // of all sessions
 	renewed renewed
 	queues  budget // what waits for peers
 }
@@ -128,6 +129,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 		Self:     env.Self,
 		Seed:     xxhash.Sum64String(id),
 		Budget:   &env.queues,
+		Pace:     env.paceOf(id),
 		Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}, crdt.State{
 		Inc: env.Writing(), Seq: env.left.last(id, env.Writing()), Cells: k.index, Clock: clock, Pending: st.Pending,

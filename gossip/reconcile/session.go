@@ -276,5 +276,8 @@ func (s *Session) complete() bool {
 // do with them, and this side has concluded.
 func (s *Session) Done() bool { return s.taken && s.finished && s.err == nil }
 
+// PeerCells is the number of cells in the peer's snapshot; 0 before its greeting.
+func (s *Session) PeerCells() uint64 { return s.roots.Data.Count }
+
 // Stats are the session's counts so far.
 func (s *Session) Stats() Stats { return s.stats }
