@@ -2,7 +2,10 @@ module github.com/meshkv/meshkv/bench
 
 go 1.26.0
 
-require github.com/meshkv/meshkv v0.0.0
+require (
+	github.com/meshkv/meshkv v0.0.0
+	github.com/meshkv/meshkv/bench/peer v0.0.0-00010101000000-000000000000
+)
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -35,3 +38,5 @@ require (
 )
 
 replace github.com/meshkv/meshkv => ../
+
+replace github.com/meshkv/meshkv/bench/peer => ./peer

@@ -1,0 +1,3 @@
+module github.com/meshkv/meshkv/bench/peer
+
+go 1.26.0
