@@ -151,4 +151,33 @@ func brief(d time.Duration) string {
 	return d.Round(time.Millisecond).String()
 }
 
+// thousands is a number for people.
+func thousands[N int | int64 | uint64](n N) string {
+	digits := count(n)
+	var b strings.Builder
+	for i, d := range digits {
+		if rest := len(digits) - i; i > 0 && rest%3 == 0 && digits[i-1] != '-' {
+			b.WriteByte(',')
+		}
+		b.WriteRune(d)
+	}
+	return b.String()
+}
+
+// size is a number of bytes for people, in three digits or so.
+func size(n int64) string {
+	if n < 1024 {
+		return count(n) + " B"
+	}
+	x, unit := float64(n), 0
+	for x >= 999.5 && unit < 4 {
+		x, unit = x/1024, unit+1
+	}
+	digits := 0
+	if x < 10 {
+		digits = 1
+	}
+	return strconv.FormatFloat(x, 'f', digits, 64) + []string{" B", " KiB", " MiB", " GiB", " TiB"}[unit]
+}
+
 func count[N int | int64 | uint64](n N) string { return strconv.FormatInt(int64(n), 10) }
