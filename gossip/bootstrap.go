@@ -93,7 +93,8 @@ func (l *link) distance() int {
 // A Bootstrap is how far an empty replica has been filled.
 type Bootstrap struct {
 	Running     bool
-	Total, Done int // cells that the sponsor has, and those that have come
+	Peer        PeerID // the sponsor; empty while none is chosen
+	Total, Done int    // cells that the sponsor has, and those that have come
 }
 
 // Bootstrap is the progress of the session that fills this replica. It is running
@@ -103,7 +104,7 @@ func (r *Replicator) Bootstrap() Bootstrap {
 	b := Bootstrap{}
 	for _, l := range r.order {
 		if s := l.session; s != nil && s.empty && !s.judged {
-			return Bootstrap{Running: true, Total: int(s.core.PeerCells()), Done: int(s.core.Stats().ReceivedCells)}
+			return Bootstrap{Running: true, Peer: l.peer, Total: int(s.core.PeerCells()), Done: int(s.core.Stats().ReceivedCells)}
 		}
 		if empty && l.heard && !l.peerEmpty {
 			b.Running, b.Total = true, max(b.Total, l.peerCells)

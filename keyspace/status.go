@@ -47,7 +47,7 @@ func (k *Keyspace) Status() client.KeyspaceStatus {
 	k.mu.Lock()
 	s, links := k.rep.Stats(), k.rep.Links()
 	total, origins := k.rep.Lags(allOrigins)
-	divergences := k.rep.Divergences()
+	divergences, filling := k.rep.Divergences(), k.rep.Bootstrap()
 	st := client.KeyspaceStatus{
 		Name:         k.name,
 		Keys:         k.index.keys.Len() - len(k.dark),
@@ -71,6 +71,7 @@ func (k *Keyspace) Status() client.KeyspaceStatus {
 			st.Unequal++
 		}
 	}
+	st.Bootstrap = client.BootstrapStatus{Running: filling.Running, Peer: PeerName(filling.Peer), Done: filling.Done, Total: filling.Total}
 	st.Lag = lagStatus(total)
 	st.Origins = k.originStatuses(origins)
 	for _, d := range divergences {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -58,11 +59,22 @@ func (n *Node) NotReady() []string {
 	if n.peers.Size() > 0 {
 		for _, ks := range n.sorted() {
 			if !ks.Met() {
-				waits = append(waits, "keyspace "+ks.Name()+" not synchronised with a peer yet")
+				waits = append(waits, "keyspace "+ks.Name()+": "+filling(ks.Bootstrap()))
 			}
 		}
 	}
 	return waits
+}
+
+// filling says how far a keyspace is that has not met a peer yet.
+func filling(b gossip.Bootstrap) string {
+	switch {
+	case !b.Running:
+		return "not synchronised with a peer yet"
+	case b.Peer == "":
+		return fmt.Sprintf("%d cells to come, no peer has begun yet", b.Total)
+	}
+	return fmt.Sprintf("%d of %d cells from %s", b.Done, b.Total, keyspace.PeerName(b.Peer))
 }
 
 // seeds are the addresses to join, less our own.

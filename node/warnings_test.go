@@ -3,6 +3,8 @@ package node
 import (
 	"testing"
 	"time"
+
+	"github.com/meshkv/meshkv/gossip"
 )
 
 func TestClockWarning(t *testing.T) {
@@ -17,6 +19,21 @@ func TestClockWarning(t *testing.T) {
 	} {
 		if got := clockWarning(tt.offsets); got != tt.want {
 			t.Errorf("%v: got %q, want %q", tt.offsets, got, tt.want)
+		}
+	}
+}
+
+func TestFilling(t *testing.T) {
+	for _, tt := range []struct {
+		b    gossip.Bootstrap
+		want string
+	}{
+		{gossip.Bootstrap{}, "not synchronised with a peer yet"},
+		{gossip.Bootstrap{Running: true, Total: 100_000}, "100000 cells to come, no peer has begun yet"},
+		{gossip.Bootstrap{Running: true, Peer: "host-3/66ddb6aa003a0f49", Done: 34_120, Total: 100_000}, "34120 of 100000 cells from host-3"},
+	} {
+		if got := filling(tt.b); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
 		}
 	}
 }
