@@ -93,6 +93,9 @@ type Limits struct {
 	// same peer's after FuseRetry. Defaults 1,000, 10 and 10 s.
 	FuseDrops, FusePercent int
 	FuseRetry              time.Duration
+	// ScrubEvery is how often the tries are compared with the cells and the clock
+	// that they stand for. Default 10 min.
+	ScrubEvery time.Duration
 	// MaxClockDrift is how far ahead of the local clock an HLC may be and still
 	// be taken over by MaxHLC. Default 5 s.
 	MaxClockDrift time.Duration
@@ -132,6 +135,7 @@ func (l Limits) withDefaults() Limits {
 	number(&l.FuseDrops, 1_000)
 	number(&l.FusePercent, 10)
 	period(&l.FuseRetry, 10*time.Second)
+	period(&l.ScrubEvery, 10*time.Minute)
 	period(&l.MaxClockDrift, 5*time.Second)
 	return l
 }

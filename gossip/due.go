@@ -10,7 +10,7 @@ import (
 // earlier than that, and in the past. False: never, as things stand. Whatever
 // Tick comes to do must be foreseen here; a test of package sim compares.
 func (r *Replicator) NextDue() (at time.Time, ok bool) {
-	due := int64(math.MaxInt64)
+	due := r.nextScrub()
 	if r.ring.n > 0 {
 		due = r.ring.at(0).at + int64(r.ring.maxAge) + 1
 	}

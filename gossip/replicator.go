@@ -56,6 +56,7 @@ type Replicator struct {
 	// unspent is the change of what waits that the budget was not told of yet.
 	unspent   int
 	fuse      fuse
+	scrub     scrub
 	askedTill int64 // an empty replica waits so long for a sponsor that was asked
 	stats     Stats
 
@@ -321,6 +322,7 @@ func (r *Replicator) Tick(now time.Time) {
 	r.startSessions()
 	r.summaries()
 	r.tickBeacon()
+	r.tickScrub()
 	for _, l := range r.order {
 		if r.ready(l) {
 			l.awake = false

@@ -67,6 +67,10 @@ type Stats struct {
 	FuseReleased                     int64 // conclusions allowed by a second verdict or by the operator
 	DivergenceAlarms                 int64 // raised: see Divergences
 
+	// Scrubs.
+	Scrubs           int64 // tries compared with what they stand for
+	ScrubDifferences int64 // cells and sums that were wrong: an alarm
+
 	// Drops, by reason. What they drop is repaired by a session.
 	DropNoLink       int64 // frames from a peer without a link
 	DropBrokenLink   int64 // frames after a malformed one

@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"iter"
 	"slices"
 	"sync/atomic"
 
@@ -85,6 +86,20 @@ func (x *index) ByKey(key string) []*crdt.Cell { return x.all(key) }
 
 // ByDot implements crdt.Cells.
 func (x *index) ByDot(d crdt.Dot) *crdt.Cell { return x.dots.get(d) }
+
+// All yields every live cell.
+func (x *index) All() iter.Seq[*crdt.Cell] {
+	return func(yield func(*crdt.Cell) bool) {
+		x.keys.Ascend("", func(c *crdt.Cell) bool {
+			for _, c := range x.all(c.Key) {
+				if !yield(c) {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
 
 // Len implements crdt.Cells; safe for concurrent use.
 func (x *index) Len() int { return int(x.len.Load()) }

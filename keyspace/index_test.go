@@ -60,6 +60,9 @@ func TestIndexEqualsMapCells(t *testing.T) {
 			if x.Len() != model.Len() || x.bytes.Load() != bytes {
 				t.Fatalf("%d cells of %d bytes, want %d of %d", x.Len(), x.bytes.Load(), model.Len(), bytes)
 			}
+			if n := len(slices.Collect(x.All())); n != model.Len() {
+				t.Fatalf("%d cells in all, want %d", n, model.Len())
+			}
 			for _, key := range []string{"a", "b", "c"} {
 				want := slices.SortedFunc(slices.Values(model.ByKey(key)), func(a, b *crdt.Cell) int { return b.Compare(a) })
 				if got := x.ByKey(key); !slices.Equal(got, want) {
