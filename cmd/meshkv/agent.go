@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,6 +45,10 @@ func (a *app) agentCommand() *cobra.Command {
 }
 
 func (a *app) agent(ctx context.Context, s settings) error {
+	progress := newBar(a.stderr)
+	if progress.terminal {
+		a.stderr = progress // the log goes above it
+	}
 	log, err := a.logger(s.logLevel, s.logFmt)
 	if err != nil {
 		return err
@@ -70,6 +75,13 @@ func (a *app) agent(ctx context.Context, s settings) error {
 		if err := a.printJSON(addressesOf(n)); err != nil {
 			return err
 		}
+	}
+	if progress.terminal {
+		var following sync.WaitGroup
+		defer following.Wait()
+		starting, cancel := context.WithCancel(ctx)
+		defer cancel()
+		following.Go(func() { followStart(starting, progress, n) })
 	}
 	return a.serve(ctx, n, log)
 }

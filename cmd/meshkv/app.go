@@ -177,10 +177,3 @@ func isTerminal(stream any) bool {
 	f, ok := stream.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
-
-// progress prints a message for a person, and only where one is looking.
-func (a *app) progress(format string, args ...any) {
-	if isTerminal(a.stderr) {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
-	}
-}

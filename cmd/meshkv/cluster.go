@@ -144,16 +144,21 @@ func (a *app) wait(ctx context.Context, keyspace string) error {
 	defer ticker.Stop()
 	begin := time.Now()
 	reason := "an answer of the node"
+	progress := newBar(a.stderr)
+	defer progress.show("")
 	for {
-		pending, err := a.look(ctx, keyspace)
+		pending, line, err := a.look(ctx, keyspace)
 		switch {
 		case err != nil:
 			return err
 		case pending == "":
 			return a.printWaited(keyspace, time.Since(begin))
 		case !expired(ctx) && pending != reason: // else it is only the end of the time
-			a.progress("waiting: %s", pending)
 			reason = pending
+			if line == "" {
+				line = "waiting: " + pending
+			}
+			progress.show(cut(line))
 		}
 		select {
 		case <-ctx.Done():
@@ -191,27 +196,29 @@ func (a *app) printWaited(keyspace string, took time.Duration) error {
 	return err
 }
 
-// look reports what is still to be waited for; a node that cannot be reached
-// is waited for, a mistake in the call is an error.
-func (a *app) look(ctx context.Context, keyspace string) (pending string, err error) {
+// look reports what is still to be waited for, and the progress of it if that is
+// known; a node that cannot be reached is waited for, a mistake in the call is an
+// error.
+func (a *app) look(ctx context.Context, keyspace string) (pending, progress string, err error) {
 	if _, err := apiHost(a.addr); err != nil {
-		return "", err
+		return "", "", err
 	}
 	c, err := a.connect(ctx, a.addr)
 	if err != nil {
-		return oneLine(err.Error()), nil
+		return oneLine(err.Error()), "", nil
 	}
 	defer c.Close()
 	st, err := c.Status(ctx)
 	switch {
 	case err != nil:
-		return oneLine(err.Error()), nil
+		return oneLine(err.Error()), "", nil
 	case !st.Ready:
-		return "the node is not ready: " + strings.Join(st.NotReady, ", "), nil
+		return "the node is not ready: " + strings.Join(st.NotReady, ", "), fillLine(st), nil
 	case keyspace == "":
-		return "", nil
+		return "", "", nil
 	}
-	return a.lookSynced(ctx, c, st, keyspace)
+	pending, err = a.lookSynced(ctx, c, st, keyspace)
+	return pending, fillLine(st), err
 }
 
 // lookSynced compares the keyspace of every member that is alive. A member
