@@ -63,7 +63,10 @@ func (c *cluster) start(name string, inc uint64, edit func(*Config), seeds ...st
 	c.t.Helper()
 	cfg := Config{
 		Name: name, Cluster: "test", Bind: "127.0.0.1:0", Inc: inc, Join: seeds, Timings: fast,
-		Network: c.net.Node(name), Logger: logTo(c.t, name),
+		Logger: logTo(c.t, name),
+	}
+	if c.net != nil {
+		cfg.Network = c.net.Node(name)
 	}
 	if edit != nil {
 		edit(&cfg)

@@ -217,12 +217,11 @@ func TestF7ParallelJoins(t *testing.T) {
 func TestF5MassRestart(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
-	// The defaults, except that a death shows in half the time, and that push/pull comes
-	// more often: of two nodes that both came back at other ports, each may have heard of
-	// the other while it still took its former self for alive, and ignored that. Then
-	// only a push/pull tells it, by default every 15 s.
+	// The defaults, except that a death shows in half the time, and that no push/pull comes by
+	// itself: of two nodes that both came back at other ports, each may have heard of the
+	// other while it still took its former self for alive, and must not depend on that.
 	reap := func(c *Config) {
-		c.Timings = Timings{ProbeInterval: 300 * time.Millisecond, PushPullInterval: 3 * time.Second}
+		c.Timings = Timings{ProbeInterval: 300 * time.Millisecond, PushPullInterval: time.Hour}
 		c.ReapAfter = 2 * time.Second
 	}
 	nodes := []*node{c.start("n0", 10, reap)}

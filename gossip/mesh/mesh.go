@@ -231,6 +231,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		m.transport.Shutdown()
 		err = fmt.Errorf("mesh: start membership: %w", err)
 	} else {
+		m.advance(s)
 		m.mu.Lock()
 		m.serf = s
 		m.mu.Unlock()
