@@ -3,6 +3,7 @@ package keyspace
 import (
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -72,15 +73,26 @@ func TestTableEqualsMap(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	x, model := newTable(), make(map[string]*crdt.Cell)
-	for i := range 20_000 {
+	rebuilds, last := 0, x.slots.Load()
+	for i := range 60_000 {
+		// Now it grows, now it is little but what was deleted.
 		key := fmt.Sprint(rng.IntN(3_000))
-		if rng.IntN(3) == 0 {
+		if rng.IntN(3) == 0 || i/5_000%2 == 1 && rng.IntN(4) > 0 {
 			x.Delete(key)
 			delete(model, key)
 		} else {
 			c := &crdt.Cell{Key: key}
 			x.Store(c)
 			model[key] = c
+		}
+		if s := x.slots.Load(); s != last {
+			rebuilds, last = rebuilds+1, s
+			if 2*x.used > len(*s) {
+				t.Fatalf("step %d: %d of %d slots taken after a rebuild", i, x.used, len(*s))
+			}
+		}
+		if n := len(*last); 4*x.used > 3*n {
+			t.Fatalf("step %d: %d of %d slots taken", i, x.used, n)
 		}
 		if x.live != len(model) {
 			t.Fatalf("step %d: %d live, want %d", i, x.live, len(model))
@@ -94,7 +106,49 @@ func TestTableEqualsMap(t *testing.T) {
 			t.Fatalf("%s: got %v, want %v", key, x.Load(key), model[key])
 		}
 	}
+	if rebuilds < 5 {
+		t.Errorf("%d rebuilds", rebuilds)
+	}
 	if slots := len(*x.slots.Load()); slots > 8*len(model) {
 		t.Errorf("%d slots for %d cells", slots, len(model))
 	}
+}
+
+// Who reads while the table is rebuilt under them finds every key that is there,
+// never in an older state than before.
+func TestTableReadersDuringRebuilds(t *testing.T) {
+	const stable, writes = 50, 12_000
+	x := newTable()
+	for i := range stable {
+		x.Store(&crdt.Cell{Key: fmt.Sprint("stable", i)})
+	}
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	for range 2 {
+		wg.Go(func() {
+			var seen [stable]uint64
+			for i := 0; ; i = (i + 1) % stable {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				c := x.Load(fmt.Sprint("stable", i))
+				if c == nil || c.Dot.Seq < seen[i] {
+					t.Errorf("stable%d: %+v after %d", i, c, seen[i])
+					return
+				}
+				seen[i] = c.Dot.Seq
+			}
+		})
+	}
+	for i := range writes {
+		x.Store(&crdt.Cell{Key: fmt.Sprint("key", i%7000)})
+		x.Store(&crdt.Cell{Key: fmt.Sprint("stable", i%stable), Dot: crdt.Dot{Inc: 1, Seq: uint64(i) + 1}})
+		if i >= 3000 {
+			x.Delete(fmt.Sprint("key", (i-3000)%7000))
+		}
+	}
+	close(done)
+	wg.Wait()
 }

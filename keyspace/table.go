@@ -16,12 +16,23 @@ import (
 //
 // A slot, once taken by a hash, keeps it until the table is rebuilt: deleting
 // stores nil, and inserting a key of the same hash reuses the slot. A rebuild
-// publishes a new array; readers of the old one see the cells as they were.
+// fills a new array, some slots with each change, and publishes it when it holds
+// everything: until then readers know nothing of it. Readers of the old one see
+// the cells as they were.
 type table struct {
 	seed  maphash.Seed
 	slots atomic.Pointer[[]tableSlot]
 	used  int // slots with a hash, of the current array
 	live  int // slots with a cell
+	next  *rebuilding
+}
+
+// rebuilding is an array that is to take the place of the current one. It holds
+// the cells of the slots of that one below at.
+type rebuilding struct {
+	slots []tableSlot
+	used  int
+	at    int
 }
 
 type tableSlot struct {
@@ -29,7 +40,10 @@ type tableSlot struct {
 	cell atomic.Pointer[crdt.Cell]
 }
 
-const minTableSlots = 64 // a power of two
+const (
+	minTableSlots = 64 // a power of two
+	rebuildStep   = 16 // slots copied with one change, a divisor of minTableSlots
+)
 
 func newTable() *table {
 	t := &table{seed: maphash.MakeSeed()}
@@ -87,56 +101,89 @@ func (t *table) find(slots []tableSlot, h uint64, key string) (at, free int) {
 func (t *table) Store(c *crdt.Cell) {
 	h := t.hashOf(c.Key)
 	slots := *t.slots.Load()
-	at, free := t.find(slots, h, c.Key)
-	if at >= 0 {
-		slots[at].cell.Store(c)
-		return
-	}
-	s := &slots[free]
-	if s.hash.Load() == 0 {
-		if (t.used+1)*4 > len(slots)*3 {
-			t.rebuild()
-			t.Store(c)
-			return
+	i, free := t.find(slots, h, c.Key)
+	if i >= 0 {
+		slots[i].cell.Store(c)
+	} else {
+		i = free
+		t.live++
+		if fill(&slots[i], h, c) {
+			t.used++
 		}
-		t.used++
 	}
-	t.live++
+	if n := t.next; n != nil && i < n.at {
+		at, free := t.find(n.slots, h, c.Key)
+		if at >= 0 {
+			n.slots[at].cell.Store(c)
+		} else if fill(&n.slots[free], h, c) {
+			n.used++
+		}
+	}
+	t.step()
+}
+
+// fill puts c into a slot without a cell, and reports whether the slot was never
+// taken before.
+func fill(s *tableSlot, h uint64, c *crdt.Cell) (fresh bool) {
+	fresh = s.hash.Load() == 0
 	s.cell.Store(c) // before the hash, by which readers find it
-	s.hash.Store(h)
+	if fresh {
+		s.hash.Store(h)
+	}
+	return fresh
 }
 
 // Delete takes key out.
 func (t *table) Delete(key string) {
+	h := t.hashOf(key)
 	slots := *t.slots.Load()
-	if at, _ := t.find(slots, t.hashOf(key), key); at >= 0 {
-		slots[at].cell.Store(nil)
-		t.live--
+	i, _ := t.find(slots, h, key)
+	if i < 0 {
+		return
 	}
+	slots[i].cell.Store(nil)
+	t.live--
+	if n := t.next; n != nil && i < n.at {
+		if at, _ := t.find(n.slots, h, key); at >= 0 {
+			n.slots[at].cell.Store(nil)
+		}
+	}
+	t.step()
 }
 
-// rebuild publishes a new array with the live cells alone, at most half full.
-func (t *table) rebuild() {
-	size := minTableSlots
-	for size < 2*(t.live+1) {
-		size *= 2
+// step goes on with a rebuild, or begins one when 11/16 of the slots are taken. It
+// ends a sixteenth of them later: no slot is searched for in more than 3/4.
+func (t *table) step() {
+	slots := *t.slots.Load()
+	if t.next == nil {
+		if t.used*16 <= len(slots)*11 {
+			return
+		}
+		// At most half full when it is published, whatever is added until then.
+		size := minTableSlots
+		for size < 2*(t.live+len(slots)/rebuildStep+1) {
+			size *= 2
+		}
+		t.next = &rebuilding{slots: make([]tableSlot, size)}
 	}
-	old, slots := *t.slots.Load(), make([]tableSlot, size)
-	mask := uint64(size - 1)
-	t.used = 0
-	for i := range old {
-		c := old[i].cell.Load()
+	n := t.next
+	mask := uint64(len(n.slots) - 1)
+	for i := range rebuildStep {
+		s := &slots[n.at+i]
+		c := s.cell.Load()
 		if c == nil {
 			continue
 		}
-		h := old[i].hash.Load()
+		h := s.hash.Load()
 		j := h >> 1 & mask
-		for slots[j].hash.Load() != 0 {
+		for n.slots[j].hash.Load() != 0 {
 			j = (j + 1) & mask
 		}
-		slots[j].cell.Store(c)
-		slots[j].hash.Store(h)
-		t.used++
+		fill(&n.slots[j], h, c)
+		n.used++
 	}
-	t.slots.Store(&slots)
+	if n.at += rebuildStep; n.at == len(slots) {
+		t.used, t.next = n.used, nil
+		t.slots.Store(&n.slots)
+	}
 }
