@@ -72,6 +72,57 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
+// An op that comes over one of 8 tree links and goes on over so many others;
+// the rest is lazy. Frames of 16 ops, of 16 origins.
+func BenchmarkForward(b *testing.B) {
+	const links, perFrame, keys = 8, 16, 100_000
+	now := time.Unix(1_800_000_000, 0)
+	for _, eager := range []int{0, 1, 7} {
+		b.Run(fmt.Sprint("eager=", eager), func(b *testing.B) {
+			r := New(Config{Self: "r"}, crdt.State{Inc: 1 << 40, Cells: crdt.NewMapCells()}, nil)
+			for i := range links {
+				r.LinkUp(now, PeerID(fmt.Sprint("p", i)), RoleTree)
+			}
+			var writers []writer
+			for i := range 16 {
+				writers = append(writers, newWriter(crdt.Inc(i+1)))
+				for _, l := range r.order[1+eager:] {
+					r.tree.touch(crdt.Inc(i+1)).set(l, 0, pruned)
+				}
+			}
+			e := crdt.NewEncoder()
+			value := make([]byte, 100)
+			buf := make([]byte, 0, 1<<16)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i += perFrame {
+				b.StopTimer()
+				e.Reset(nil)
+				for k := range perFrame {
+					ops, err := writers[k].Put(crdt.Write{Key: fmt.Sprintf("key-%028d", (i+k)*7919%keys), Kind: crdt.KindRegister, Value: value})
+					if err != nil {
+						b.Fatal(err)
+					}
+					writers[k].Changes().Reset()
+					appendOp(e, ops[0])
+				}
+				now = now.Add(3 * time.Millisecond)
+				b.StartTimer()
+				if err := r.Step(now, "p0", e.Bytes()); err != nil {
+					b.Fatal(err)
+				}
+				r.Changes().Reset()
+				r.TakeWakes()
+				for _, l := range r.order {
+					for ok := true; ok; {
+						_, ok = r.NextFrame(now, l.peer, buf[:0], 1<<16)
+					}
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/perFrame, "ns/forwarded-op")
+		})
+	}
+}
+
 func BenchmarkStep(b *testing.B) {
 	now := time.Unix(1_800_000_000, 0)
 	a := New(Config{Self: "a"}, crdt.State{Inc: 1, Cells: crdt.NewMapCells()}, nil)
