@@ -75,6 +75,17 @@ func TestThreeAgents(t *testing.T) {
 		t.Errorf("diff of equal nodes: %+v", r)
 	}
 
+	for _, a := range agents {
+		a.awaitAlive(3)
+	}
+	reach := must(t, "reachability", "-o", "raw", "--addr", two.http)
+	if got := strings.Count(reach, "alive+\n"); got != 6 || strings.Count(reach, "\n") != 6 {
+		t.Errorf("reachability: got %q, want 6 nodes with links", reach)
+	}
+	if got := strings.Count(must(t, "rtt", "-o", "json", "--addr", one.http), `"rtt_ms":`); got != 6 {
+		t.Errorf("rtt: %d pairs, want 6", got)
+	}
+
 	// A graceful stop is not a leave; a leave is.
 	if code := two.signal(syscall.SIGTERM); code != 0 {
 		t.Errorf("SIGTERM: code %d, want 0\n%s", code, two.log)

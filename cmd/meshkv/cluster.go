@@ -152,6 +152,7 @@ func (a *app) wait(ctx context.Context, keyspace string) error {
 		case err != nil:
 			return err
 		case pending == "":
+			progress.show("")
 			return a.printWaited(keyspace, time.Since(begin))
 		case !expired(ctx) && pending != reason: // else it is only the end of the time
 			reason = pending
