@@ -19,6 +19,10 @@ type Entry struct {
 	// node's next one, or was reaped), so its ephemeral cells are hidden for
 	// ever. A bit that only rises, merged with the clock, and not an event.
 	Closed bool
+	// Sealed: all unclosed members have agreed on these dots, which are all that
+	// there will be. Only a closed entry is sealed, and none of its dots is
+	// pending. A bit like Closed.
+	Sealed bool
 }
 
 // Contains reports whether seq is known. Zero is not a sequence number.
@@ -49,6 +53,9 @@ func (e Entry) Max() uint64 {
 // Dots are the dots that are known, as those of inc.
 func (e Entry) Dots(inc Inc) Dots {
 	var s Dots
+	if inc == horizonInc {
+		return nil
+	}
 	if e.Prefix > 0 {
 		s = append(s, Span{inc, 1, e.Prefix})
 	}
@@ -59,11 +66,11 @@ func (e Entry) Dots(inc Inc) Dots {
 }
 
 // empty reports whether nothing is known.
-func (e Entry) empty() bool { return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed }
+func (e Entry) empty() bool { return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed && !e.Sealed }
 
 // Equal reports whether both know the same.
 func (e Entry) Equal(other Entry) bool {
-	return e.Prefix == other.Prefix && e.Closed == other.Closed && slices.Equal(e.Islands, other.Islands)
+	return e.Prefix == other.Prefix && e.Closed == other.Closed && e.Sealed == other.Sealed && slices.Equal(e.Islands, other.Islands)
 }
 
 // Covers reports whether every seq of iv is known.
@@ -107,6 +114,7 @@ func (e Entry) with(iv Interval) Entry {
 // merge is the entry that knows what either knows.
 func (e Entry) merge(other Entry) Entry {
 	e.Closed = e.Closed || other.Closed
+	e.Sealed = e.Sealed || other.Sealed
 	e.Prefix = max(e.Prefix, other.Prefix)
 	a, b := e.Islands, other.Islands
 	if len(a) == 0 && len(b) == 0 {
@@ -137,9 +145,19 @@ func (e Entry) merge(other Entry) Entry {
 
 // A Clock is the set of dots that a replica knows, with the closed bit of each
 // incarnation. Use NewClock; not safe for concurrent use.
+//
+// An incarnation below the birth horizon H that has no entry is retired: all its
+// dots are known, and dead. So the state of an incarnation only ever goes from
+// nothing to an entry, which grows, to retired; and clocks merge by taking the
+// further one. An entry below H counts like any other until it is retired.
 type Clock struct {
 	entries map[Inc]Entry
+	horizon Inc // H, also kept as the prefix of the entry of horizonInc
 }
+
+// horizonInc is the incarnation, which no process has, whose entry carries the
+// horizon to wherever entries go: to the store, into sums, to peers.
+const horizonInc Inc = 0
 
 // NewClock is a clock that knows nothing.
 func NewClock() *Clock { return &Clock{entries: make(map[Inc]Entry)} }
@@ -154,13 +172,40 @@ func (c *Clock) Entry(inc Inc) Entry { return c.entries[inc] }
 // Incs are the incarnations with an entry, ascending.
 func (c *Clock) Incs() []Inc { return slices.Sorted(maps.Keys(c.entries)) }
 
+// Horizon is H: an incarnation below it that has no entry is retired.
+func (c *Clock) Horizon() Inc { return c.horizon }
+
+// Retired reports whether all dots of inc are known without an entry.
+func (c *Clock) Retired(inc Inc) bool {
+	if inc >= c.horizon {
+		return false
+	}
+	_, ok := c.entries[inc]
+	return !ok
+}
+
+// raise makes the horizon h, unless it is higher, and reports change.
+func (c *Clock) raise(h Inc) (changed bool) {
+	if h <= c.horizon {
+		return false
+	}
+	c.Set(horizonInc, Entry{Prefix: uint64(h)})
+	return true
+}
+
+// retire gives up the entry of inc, which must be below the horizon.
+func (c *Clock) retire(inc Inc) { delete(c.entries, inc) }
+
 // Contains reports whether d is known.
-func (c *Clock) Contains(d Dot) bool { return c.entries[d.Inc].Contains(d.Seq) }
+func (c *Clock) Contains(d Dot) bool {
+	e, ok := c.entries[d.Inc]
+	return ok && e.Contains(d.Seq) || !ok && d.Inc < c.horizon
+}
 
 // ContainsAll reports whether every dot of s is known.
 func (c *Clock) ContainsAll(s Dots) bool {
 	for _, sp := range s {
-		if !c.entries[sp.Inc].Covers(Interval{sp.Lo, sp.Hi}) {
+		if !c.entries[sp.Inc].Covers(Interval{sp.Lo, sp.Hi}) && !c.Retired(sp.Inc) {
 			return false
 		}
 	}
@@ -172,7 +217,7 @@ func (c *Clock) Missing(s Dots) Dots {
 	var out Dots
 	for _, sp := range s {
 		e := c.entries[sp.Inc]
-		if sp.Hi <= e.Prefix {
+		if sp.Hi <= e.Prefix || c.Retired(sp.Inc) {
 			continue
 		}
 		lo := max(sp.Lo, e.Prefix+1)
@@ -196,7 +241,7 @@ func (c *Clock) Missing(s Dots) Dots {
 func (c *Clock) Add(sp Span) (changed bool) {
 	e := c.entries[sp.Inc]
 	iv := Interval{sp.Lo, sp.Hi}
-	if e.Covers(iv) {
+	if e.Covers(iv) || c.Retired(sp.Inc) {
 		return false
 	}
 	c.entries[sp.Inc] = e.with(iv)
@@ -236,10 +281,11 @@ func (c *Clock) addRun(inc Inc, spans Dots) (changed bool) {
 	return true
 }
 
-// Close sets the closed bit of inc and reports whether it was clear.
+// Close sets the closed bit of inc and reports whether it was clear. A retired
+// one was closed long ago.
 func (c *Clock) Close(inc Inc) (changed bool) {
 	e := c.entries[inc]
-	if e.Closed {
+	if e.Closed || c.Retired(inc) {
 		return false
 	}
 	e.Closed = true
@@ -249,6 +295,9 @@ func (c *Clock) Close(inc Inc) (changed bool) {
 
 // Set replaces what is known of inc. An entry that knows nothing is removed.
 func (c *Clock) Set(inc Inc, e Entry) {
+	if inc == horizonInc {
+		c.horizon = Inc(e.Prefix)
+	}
 	if e.empty() {
 		delete(c.entries, inc)
 		return
@@ -258,6 +307,12 @@ func (c *Clock) Set(inc Inc, e Entry) {
 
 // MergeEntry joins e into the entry of inc and reports change.
 func (c *Clock) MergeEntry(inc Inc, e Entry) (changed bool) {
+	if inc == horizonInc {
+		return c.raise(Inc(e.Prefix))
+	}
+	if c.Retired(inc) {
+		return false
+	}
 	old := c.entries[inc]
 	merged := old.merge(e)
 	if merged.Equal(old) {
@@ -271,16 +326,31 @@ func (c *Clock) MergeEntry(inc Inc, e Entry) (changed bool) {
 // ascending.
 func (c *Clock) Merge(other *Clock) (changed []Inc) {
 	for _, inc := range other.Incs() {
-		if c.MergeEntry(inc, other.entries[inc]) {
+		// The horizon comes last: until then the entries that are lacking below the
+		// other's are not retired here.
+		if inc != horizonInc && c.MergeEntry(inc, other.entries[inc]) {
 			changed = append(changed, inc)
 		}
 	}
+	if other.horizon == 0 {
+		return changed
+	}
+	for inc := range c.entries {
+		if inc != horizonInc && other.Retired(inc) {
+			c.retire(inc)
+			changed = append(changed, inc)
+		}
+	}
+	if c.raise(other.horizon) {
+		changed = append(changed, horizonInc)
+	}
+	slices.Sort(changed)
 	return changed
 }
 
 // Clone is an independent copy. Entries are shared, which is safe: they are
 // replaced and never changed in place.
-func (c *Clock) Clone() *Clock { return &Clock{entries: maps.Clone(c.entries)} }
+func (c *Clock) Clone() *Clock { return &Clock{entries: maps.Clone(c.entries), horizon: c.horizon} }
 
 // Equal reports whether both clocks know the same.
 func (c *Clock) Equal(other *Clock) bool {

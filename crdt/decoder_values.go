@@ -102,10 +102,11 @@ func (d *Decoder) Entry() (Inc, Entry, error) {
 	if err != nil {
 		return 0, Entry{}, err
 	}
-	inc, err := d.inc()
+	u, err := d.Uint()
 	if err != nil {
 		return 0, Entry{}, err
 	}
+	inc := Inc(u)
 	var en Entry
 	if en.Prefix, err = d.Uint(); err != nil {
 		return 0, Entry{}, err
@@ -129,6 +130,15 @@ func (d *Decoder) Entry() (Inc, Entry, error) {
 		}
 		en.Islands = append(en.Islands, iv)
 	}
+	if more > 0 {
+		more--
+		if en.Sealed, err = d.Bool(); err != nil {
+			return 0, Entry{}, err
+		}
+	}
+	if inc == horizonInc && (en.Closed || en.Sealed || len(en.Islands) > 0) {
+		return 0, Entry{}, malformed("a horizon with more than a prefix")
+	}
 	return inc, en, d.Skip(more)
 }
 
@@ -139,18 +149,18 @@ func (d *Decoder) Clock(maxEntries int) (*Clock, error) {
 		return nil, err
 	}
 	c := NewClock()
-	for last := Inc(0); n > 0; n-- {
+	for next := Inc(0); n > 0; n-- {
 		inc, en, err := d.Entry()
 		if err != nil {
 			return nil, err
 		}
-		if inc <= last {
+		if inc < next || inc == math.MaxUint64 {
 			return nil, malformed("incarnations out of order")
 		}
-		if last = inc; en.empty() {
+		if next = inc + 1; en.empty() {
 			return nil, malformed("entry that knows nothing")
 		}
-		c.entries[inc] = en
+		c.Set(inc, en)
 	}
 	return c, nil
 }

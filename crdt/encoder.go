@@ -108,7 +108,11 @@ func (e *Encoder) Dots(d Dots) {
 // Entry encodes [inc, prefix, closed, [gap, more, …]], the islands in the way
 // of Dots.
 func (e *Encoder) Entry(inc Inc, en Entry) {
-	e.ArrayLen(4)
+	if en.Sealed {
+		e.ArrayLen(5)
+	} else {
+		e.ArrayLen(4)
+	}
 	e.Uint(uint64(inc))
 	e.Uint(en.Prefix)
 	e.Bool(en.Closed)
@@ -118,6 +122,9 @@ func (e *Encoder) Entry(inc Inc, en Entry) {
 		e.Uint(is.Lo - next)
 		e.Uint(is.Hi - is.Lo)
 		next = is.Hi + 2
+	}
+	if en.Sealed {
+		e.Bool(true)
 	}
 }
 

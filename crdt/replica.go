@@ -48,6 +48,10 @@ type Changes struct {
 	Added, Removed                 []*Cell
 	Clock                          []Inc // entries that changed, possibly repeated
 	PendingAdded, PendingDiscarded []Dot
+	// Rejected are those of Removed that were dropped although no removal of them
+	// is known: the peer of a session had retired their incarnation, and can no
+	// longer say whether it ever had them. They are to be reported.
+	Rejected []*Cell
 }
 
 // Empty reports whether nothing changed.
@@ -59,6 +63,8 @@ func (c *Changes) Empty() bool {
 func (c *Changes) Reset() {
 	clear(c.Added)
 	clear(c.Removed)
+	clear(c.Rejected)
+	c.Rejected = c.Rejected[:0]
 	c.Added, c.Removed, c.Clock = c.Added[:0], c.Removed[:0], c.Clock[:0]
 	c.PendingAdded, c.PendingDiscarded = c.PendingAdded[:0], c.PendingDiscarded[:0]
 }
@@ -287,7 +293,7 @@ func (k Known) Has(d Dot) bool { return k.Clock.Contains(d) || k.Pending.Contain
 func (r *Replica) Conclude(peer Known, lacks iter.Seq[Dot]) {
 	for d := range lacks {
 		if peer.Has(d) {
-			r.drop(d)
+			r.dropFor(peer, d)
 		}
 	}
 	changed := r.clock.Merge(peer.Clock)
@@ -297,11 +303,30 @@ func (r *Replica) Conclude(peer Known, lacks iter.Seq[Dot]) {
 			r.await(d)
 		}
 	}
+	r.purge()
+}
+
+// purge ends the wait for deaths that need none any more: of dots that are known,
+// and of sealed incarnations, of which no op will come.
+func (r *Replica) purge() {
 	for _, d := range slices.SortedFunc(maps.Keys(r.pending), Dot.Compare) {
-		if r.clock.Contains(d) {
+		if r.clock.Contains(d) || r.clock.Entry(d.Inc).Sealed {
+			r.know(Span{d.Inc, d.Seq, d.Seq})
 			r.forget(d)
 			r.drop(d)
 		}
+	}
+}
+
+// dropFor drops d because a peer knows it and does not hold it.
+func (r *Replica) dropFor(peer Known, d Dot) {
+	c := r.cells.ByDot(d)
+	if c == nil {
+		return
+	}
+	r.drop(d)
+	if peer.Clock.Retired(d.Inc) && !peer.Pending.Contains(d) {
+		r.changes.Rejected = append(r.changes.Rejected, c)
 	}
 }
 
@@ -343,8 +368,12 @@ func (r *Replica) drop(d Dot) {
 	}
 }
 
-// await puts d into D.
+// await puts d into D, or into C if no op of its incarnation will come.
 func (r *Replica) await(d Dot) {
+	if r.clock.Entry(d.Inc).Sealed {
+		r.know(Span{d.Inc, d.Seq, d.Seq})
+		return
+	}
 	if _, ok := r.pending[d]; !ok {
 		r.pending[d] = struct{}{}
 		r.changes.PendingAdded = append(r.changes.PendingAdded, d)

@@ -19,6 +19,10 @@ func newClockSum(seed uint64, c *crdt.Clock) clockSum {
 
 // touch notes that the entry of inc changed.
 func (s *clockSum) touch(inc crdt.Inc) {
+	if inc == 0 { // the horizon; as last it would mean none
+		s.dirty[inc] = struct{}{}
+		return
+	}
 	if inc == s.last {
 		return
 	}

@@ -229,7 +229,9 @@ func (c *checkpoint) writeRest(tx *bolt.Tx, name string) error {
 	return putTotals(ks, name, t)
 }
 
-func knowsNothing(e crdt.Entry) bool { return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed }
+func knowsNothing(e crdt.Entry) bool {
+	return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed && !e.Sealed
+}
 
 // pairs writes checksummed pairs into one bucket and keeps its total.
 type pairs struct {

@@ -145,7 +145,8 @@ func checkBatch(b *Batch) error {
 			}
 		}
 		for _, e := range ks.Clock {
-			if e.Inc == 0 {
+			// The entry of no incarnation holds the birth horizon (crdt.Clock).
+			if en := e.Entry; e.Inc == 0 && (len(en.Islands) > 0 || en.Closed || en.Sealed) {
 				return fmt.Errorf("%w: clock entry of no incarnation", ErrInvalid)
 			}
 		}

@@ -25,7 +25,7 @@ func TestMutantDrafts(t *testing.T) {
 	for _, b := range []bug{
 		bugCellsLater, bugClockLater, bugDropEarly, bugConcludeEarly, bugHideProvisional, bugSessionSurvives,
 		bugKeepInc, bugKeepCleanInc, bugSeqRestarts, bugLeaveAtOnce, bugLocalExpiry, bugCloseEvent,
-		bugClockWithoutCells, bugForgetPending,
+		bugClockWithoutCells, bugForgetPending, bugCountAnswers, bugSkipClosed, bugSurveyEmpty,
 	} {
 		t.Run(string(b), func(t *testing.T) {
 			for i := range mutantSchedules {

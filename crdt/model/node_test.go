@@ -17,6 +17,7 @@ type image struct {
 	inc     crdt.Inc
 	seq     uint64
 	clean   bool // written by a clean stop
+	met     bool
 }
 
 func newImage() *image {
@@ -33,6 +34,7 @@ type node struct {
 	life   int    // process starts
 	skew   int64  // of its clock
 	hidden dotSet // under the bug of closing by event
+	met    bool   // it has completed a session since it began with nothing
 	cells  *crdt.MapCells
 }
 
@@ -42,6 +44,7 @@ func (n *node) boot(from *image, inc crdt.Inc, seq uint64) {
 	n.ref = &reference{refState: from.ref.copy(), inc: inc, seq: seq}
 	n.dead = dotSet{}
 	n.hidden = dotSet{}
+	n.met = from.met
 	n.life++
 	n.cells = crdt.NewMapCells()
 	for _, c := range from.cells {
@@ -57,7 +60,7 @@ func (n *node) boot(from *image, inc crdt.Inc, seq uint64) {
 func (n *node) image(clean bool) *image {
 	return &image{
 		cells: maps.Clone(n.disk.cells), clock: n.disk.clock.Clone(), pending: maps.Clone(n.disk.pending),
-		ref: n.ref.copy(), inc: n.real.Inc(), seq: n.real.Seq(), clean: clean,
+		ref: n.ref.copy(), inc: n.real.Inc(), seq: n.real.Seq(), clean: clean, met: n.met,
 	}
 }
 
@@ -86,7 +89,7 @@ func (n *node) shown(key string, now int64) []crdt.Dot {
 func (w *world) settle(n *node) {
 	ch := n.real.Changes()
 	for _, c := range ch.Added {
-		if n.dead[c.Dot] {
+		if n.dead[c.Dot] || w.rejected[c.Dot] && n.real.Clock().Retired(c.Dot.Inc) {
 			w.fail("node %d: dead %v came back", n.id, c.Dot)
 		}
 		n.disk.cells[c.Dot] = c
@@ -97,7 +100,7 @@ func (w *world) settle(n *node) {
 		for _, is := range before.Islands {
 			forgot = forgot || !after.Covers(is)
 		}
-		if forgot {
+		if forgot && !n.real.Clock().Retired(inc) {
 			w.fail("node %d: clock of %v went from %+v to %+v", n.id, inc, before, after)
 		}
 		n.disk.clock.Set(inc, after)
@@ -108,6 +111,7 @@ func (w *world) settle(n *node) {
 		}
 		n.dead[c.Dot] = true
 		delete(n.disk.cells, c.Dot)
+		w.justified(n, c.Dot)
 	}
 	for _, d := range ch.PendingAdded {
 		n.disk.pending[d] = true
@@ -129,6 +133,9 @@ func (w *world) settle(n *node) {
 func (n *node) knows(f func(crdt.Dot)) {
 	clock := n.real.Clock()
 	for _, inc := range clock.Incs() {
+		if inc == 0 { // the horizon
+			continue
+		}
 		e := clock.Entry(inc)
 		for seq := uint64(1); seq <= e.Prefix; seq++ {
 			f(crdt.Dot{Inc: inc, Seq: seq})

@@ -38,17 +38,99 @@ func refCoalesce(older, newer *refOp) *refOp {
 // refState is what a replica consists of, and what a session or a restart takes
 // a copy of.
 type refState struct {
-	S      map[crdt.Dot]*crdt.Cell
-	C, D   dotSet
-	closed map[crdt.Inc]bool
+	S              map[crdt.Dot]*crdt.Cell
+	C, D           dotSet
+	closed, sealed map[crdt.Inc]bool
+	H              crdt.Inc
+	// A is the ops that had their effect here, or at whom this state learned from.
+	// Unlike C it forgets nothing that is retired, and holds nothing that was only
+	// adopted by a seal.
+	A dotSet
 }
 
 func newRefState() refState {
-	return refState{map[crdt.Dot]*crdt.Cell{}, dotSet{}, dotSet{}, map[crdt.Inc]bool{}}
+	return refState{
+		S: map[crdt.Dot]*crdt.Cell{}, C: dotSet{}, D: dotSet{}, A: dotSet{},
+		closed: map[crdt.Inc]bool{}, sealed: map[crdt.Inc]bool{},
+	}
 }
 
 func (s refState) copy() refState {
-	return refState{maps.Clone(s.S), maps.Clone(s.C), maps.Clone(s.D), maps.Clone(s.closed)}
+	return refState{
+		S: maps.Clone(s.S), C: maps.Clone(s.C), D: maps.Clone(s.D), A: maps.Clone(s.A),
+		closed: maps.Clone(s.closed), sealed: maps.Clone(s.sealed), H: s.H,
+	}
+}
+
+// retired is whether inc is below the horizon and has no entry.
+func (s refState) retired(inc crdt.Inc) bool {
+	if inc >= s.H || s.closed[inc] {
+		return false
+	}
+	for d := range s.C {
+		if d.Inc == inc {
+			return false
+		}
+	}
+	return true
+}
+
+func (s refState) knows(d crdt.Dot) bool { return s.C[d] || s.H > d.Inc && s.retired(d.Inc) }
+
+func (s refState) learn(d crdt.Dot) {
+	if !s.knows(d) {
+		s.C[d] = true
+	}
+}
+
+func (s refState) await(d crdt.Dot) {
+	switch {
+	case s.knows(d):
+	case s.sealed[d.Inc]:
+		s.C[d] = true
+	default:
+		s.D[d] = true
+	}
+}
+
+// purge takes out of D what is known, or of a sealed incarnation.
+func (s refState) purge() {
+	for d := range s.D {
+		if s.knows(d) || s.sealed[d.Inc] {
+			s.learn(d)
+			delete(s.D, d)
+			delete(s.S, d)
+		}
+	}
+}
+
+// agree is the effect of an agreement with horizon h on a replica that it is for.
+func (s *refState) agree(h crdt.Inc) {
+	for inc := range s.closed {
+		for d := range s.S {
+			if d.Inc == inc && !s.sealed[inc] {
+				s.C[d] = true
+			}
+		}
+		s.sealed[inc] = true
+	}
+	s.H = max(s.H, h)
+	s.purge()
+	for inc := range s.sealed {
+		alive := false
+		for d := range s.S {
+			alive = alive || d.Inc == inc
+		}
+		if inc < s.H && !alive {
+			s.retire(inc)
+		}
+	}
+}
+
+func (s *refState) retire(inc crdt.Inc) {
+	maps.DeleteFunc(s.C, func(d crdt.Dot, _ bool) bool { return d.Inc == inc })
+	delete(s.closed, inc)
+	delete(s.sealed, inc)
 }
 
 // A reference is a replica that is as simple as the rules are.
@@ -91,20 +173,19 @@ func (r *reference) remove(key string, match func(*crdt.Cell) bool) *refOp {
 
 func (r *reference) apply(o *refOp) (fresh bool) {
 	for _, e := range o.covers {
-		fresh = fresh || !r.C[e]
+		fresh = fresh || !r.knows(e)
 	}
 	if !fresh {
 		return false
 	}
-	wasNew := !r.C[o.own]
+	wasNew := !r.knows(o.own)
 	for _, e := range o.covers {
-		r.C[e] = true
+		r.learn(e)
+		r.A[e] = true
 	}
 	for _, d := range o.removes {
 		delete(r.S, d)
-		if !r.C[d] {
-			r.D[d] = true
-		}
+		r.await(d)
 	}
 	for _, e := range o.covers {
 		if e != o.own {
@@ -121,29 +202,41 @@ func (r *reference) apply(o *refOp) (fresh bool) {
 }
 
 func (r *reference) provide(c *crdt.Cell) (taken bool) {
-	if r.C[c.Dot] || r.D[c.Dot] || r.S[c.Dot] != nil {
+	if r.knows(c.Dot) || r.D[c.Dot] || r.S[c.Dot] != nil {
 		return false
 	}
 	r.S[c.Dot] = c
 	return true
 }
 
-// conclude is the end of a session with a peer that began it as peer.
-func (r *reference) conclude(peer refState) {
+// conclude is the end of a session with a peer that began it as peer. It returns
+// the dots of the cells that were rejected.
+func (r *reference) conclude(peer refState, lastInc crdt.Inc) (rejected []crdt.Dot) {
 	for d := range r.S {
-		if (peer.C[d] || peer.D[d]) && peer.S[d] == nil {
+		if (peer.knows(d) || peer.D[d]) && peer.S[d] == nil {
 			delete(r.S, d)
+			if !peer.C[d] && !peer.D[d] {
+				rejected = append(rejected, d)
+			}
+		}
+	}
+	var gone []crdt.Inc
+	for inc := crdt.Inc(1); inc <= lastInc; inc++ {
+		if r.retired(inc) || peer.retired(inc) {
+			gone = append(gone, inc)
 		}
 	}
 	maps.Copy(r.C, peer.C)
 	maps.Copy(r.D, peer.D)
+	maps.Copy(r.A, peer.A)
 	maps.Copy(r.closed, peer.closed)
-	for d := range r.D {
-		if r.C[d] {
-			delete(r.D, d)
-			delete(r.S, d)
-		}
+	maps.Copy(r.sealed, peer.sealed)
+	r.H = max(r.H, peer.H)
+	for _, inc := range gone {
+		r.retire(inc)
 	}
+	r.purge()
+	return rejected
 }
 
 // shown is the visible cells of a key, the one that Get shows first.

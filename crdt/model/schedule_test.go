@@ -80,4 +80,7 @@ const (
 	bugCloseEvent        bug = "closing as an event"
 	bugClockWithoutCells bug = "a damaged store that keeps C without its S"
 	bugForgetPending     bug = "D not persisted"
+	bugCountAnswers      bug = "a member that has published nothing is not asked"
+	bugSkipClosed        bug = "a member whose incarnation is closed counts as gone while it is listed"
+	bugSurveyEmpty       bug = "a replica takes part that has not met a member since it began with nothing"
 )

@@ -92,7 +92,7 @@ func (w *world) offer(from, to *side) {
 			continue
 		}
 		ref := from.snap.ref.S[c.Dot]
-		if ref == nil || to.snap.ref.C[c.Dot] {
+		if ref == nil || to.snap.ref.knows(c.Dot) {
 			w.fail("node %d: offers %v to node %d, the reference does not", from.node.id, c.Dot, to.node.id)
 		}
 		to.inbox = append(to.inbox, offer{c, ref})
@@ -163,8 +163,9 @@ func (w *world) provide(n *node, o offer) {
 func (w *world) conclude(at, peer *side) {
 	n := at.node
 	n.real.Conclude(crdt.Known{Clock: peer.snap.clock, Pending: peer.snap.pending}, w.lacks(n, peer.snap))
-	n.ref.conclude(peer.snap.ref)
+	w.reject(n, n.ref.conclude(peer.snap.ref, w.lastInc))
 	at.finished = true
+	n.met = n.met || peer.node.met
 	w.tally.Concluded++
 	w.settle(n)
 	if w.chance(20) {

@@ -55,6 +55,7 @@ type world struct {
 	actions  []func()
 	bounds   []int // cumulative weights of actions
 	tally    tally
+	seals
 }
 
 // A tally counts what happened in schedules: a fault that never happens proves
@@ -64,6 +65,7 @@ type tally struct {
 	Provided, Refused, Concluded, Aborted, DiedWithProcess                         int
 	RestartsFromLast, RestartsFromOlder, RestartsFromNothing                       int
 	Left, Closed, Renewed, Quiesced                                                int
+	Published, Decided, Agreed, Retired, Reaped, Rejected                          int
 }
 
 // crdtOp is what an op did when it was issued.
@@ -80,8 +82,10 @@ func newWorld(seed uint64, b bug) *world {
 	for id := range 2 + w.rng.IntN(maxNodes-1) {
 		n := &node{id: id, skew: int64(w.rng.IntN(40) - 20)}
 		n.boot(newImage(), w.mint(), 0)
+		n.met = true // nobody has anything
 		w.nodes = append(w.nodes, n)
 	}
+	w.seals = w.newSeals()
 	// Each schedule draws how often it does what, so that some do little else.
 	total := 0
 	for _, a := range []struct {
@@ -90,7 +94,8 @@ func newWorld(seed uint64, b bug) *world {
 	}{
 		{100, w.put}, {25, w.delete}, {10, w.collect}, {120, w.deliver}, {60, w.coalesce},
 		{25, w.openSession}, {100, w.advanceSession}, {10, w.abortSession},
-		{20, w.save}, {6, w.restart}, {4, w.leave}, {5, w.close}, {15, w.tick}, {1, w.quiesce},
+		{20, w.save}, {8, w.restart}, {4, w.leave}, {20, w.close}, {15, w.tick}, {1, w.quiesce},
+		{60, w.publish}, {30, w.decide}, {60, w.agree}, {2, w.reap}, {20, w.refresh}, {8, w.calm},
 	} {
 		total += a.weight * []int{0, 1, 2, 2, 4}[w.rng.IntN(5)]
 		w.actions, w.bounds = append(w.actions, a.do), append(w.bounds, total)
@@ -199,7 +204,7 @@ func (w *world) enqueue(from, to int, m message) {
 }
 
 func (w *world) put() {
-	n := w.node()
+	n := w.writer()
 	w.values++
 	write := crdt.Write{
 		Key: keys[w.rng.IntN(len(keys))], Path: paths[w.rng.IntN(len(paths))], Kind: crdt.KindRegister,
@@ -220,7 +225,7 @@ func (w *world) put() {
 }
 
 func (w *world) delete() {
-	n, key := w.node(), keys[w.rng.IntN(len(keys))]
+	n, key := w.writer(), keys[w.rng.IntN(len(keys))]
 	w.tally.Deletes++
 	w.issue(n, n.real.Delete(key, w.hlc(n)), n.ref.remove(key, func(c *crdt.Cell) bool { return c.Key == key }))
 }
@@ -228,7 +233,7 @@ func (w *world) delete() {
 // collect removes what is hidden for ever, and now and then the loser of two
 // siblings.
 func (w *world) collect() {
-	n := w.node()
+	n := w.writer()
 	doomed := dotSet{}
 	var dots []crdt.Dot
 	for c := range n.cells.All() {
@@ -380,7 +385,7 @@ func (w *world) restart() {
 	case x < 40:
 		w.tally.RestartsFromLast++
 		from = n.image(w.chance(30))
-	case x < 80 && len(w.images) > 0:
+	case x < 80 && len(w.images) > 0 && !w.orderly:
 		i := w.rng.IntN(len(w.images))
 		if w.owners[i] == n.id || w.chance(40) {
 			w.tally.RestartsFromOlder++
@@ -410,6 +415,7 @@ func (w *world) restart() {
 		from = &bare
 	}
 	n.boot(from, inc, seq)
+	w.learnHorizon(n)
 	if w.chance(70) && inc != old {
 		w.closeAt(n, old)
 	}
@@ -463,6 +469,7 @@ func (w *world) leave() {
 		seq = 0
 	}
 	n.boot(newImage(), inc, seq)
+	w.surveys[n.id] = survey{}
 }
 
 // close closes an incarnation somewhere: mostly one that has ended, sometimes
@@ -470,15 +477,17 @@ func (w *world) leave() {
 func (w *world) close() {
 	n := w.node()
 	if n.real.Clock().Entry(n.real.Inc()).Closed {
-		w.tally.Renewed++
-		inc := w.mint()
-		n.real.Renew(inc)
-		n.ref.inc, n.ref.seq = inc, 0
+		w.renew(n)
 		return
 	}
 	inc := crdt.Inc(1 + w.rng.IntN(int(w.lastInc)))
+	for first := crdt.Inc(1); w.chance(50) && first < inc; first++ { // the oldest that is not
+		if e := n.real.Clock().Entry(first); !e.Closed && e.Max() > 0 {
+			inc = first
+		}
+	}
 	alive := slices.ContainsFunc(w.nodes, func(n *node) bool { return n.real.Inc() == inc })
-	if alive && !w.chance(20) {
+	if alive && (w.orderly || !w.chance(20)) {
 		return
 	}
 	w.closeAt(n, inc)
@@ -497,11 +506,13 @@ func (w *world) closeAt(n *node, inc crdt.Inc) {
 		}
 		return
 	}
-	if got, want := n.real.Close(inc), !n.ref.closed[inc]; got != want {
+	if got, want := n.real.Close(inc), !n.ref.closed[inc] && !n.ref.retired(inc); got != want {
 		w.fail("node %d: closing %v was news: %v, in the reference %v", n.id, inc, got, want)
 	}
 	w.tally.Closed++
-	n.ref.closed[inc] = true
+	if !n.ref.retired(inc) {
+		n.ref.closed[inc] = true
+	}
 	w.settle(n)
 }
 

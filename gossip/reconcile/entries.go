@@ -128,4 +128,6 @@ func (s *Session) diffEntries(in *entriesIn) {
 	}
 }
 
-func isEmpty(e crdt.Entry) bool { return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed }
+func isEmpty(e crdt.Entry) bool {
+	return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed && !e.Sealed
+}

@@ -56,6 +56,9 @@ func EntryHash(seed uint64, inc crdt.Inc, e crdt.Entry) uint64 {
 	if e.Closed {
 		h = ^h
 	}
+	if e.Sealed {
+		h += 0x9e3779b97f4a7c15
+	}
 	h = mix(h)
 	for _, iv := range e.Islands {
 		h = mix(mix(h+iv.Lo) + iv.Hi)
@@ -94,7 +97,7 @@ func (s *ClockSum) Update(inc crdt.Inc, e crdt.Entry) {
 	if old, ok := s.hashes[inc]; ok {
 		s.sum.remove(old)
 	}
-	if e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed {
+	if e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed && !e.Sealed {
 		delete(s.hashes, inc)
 		return
 	}

@@ -226,7 +226,7 @@ func pieceBytes(p piece) int { return 32 + 18*len(p.entry.Islands) }
 
 func appendPieces(out []piece, inc crdt.Inc, e crdt.Entry, most int) []piece {
 	for len(e.Islands) > most {
-		out = append(out, piece{inc, crdt.Entry{Prefix: e.Prefix, Closed: e.Closed, Islands: e.Islands[:most]}})
+		out = append(out, piece{inc, crdt.Entry{Prefix: e.Prefix, Closed: e.Closed, Sealed: e.Sealed, Islands: e.Islands[:most]}})
 		e.Prefix, e.Islands = 0, e.Islands[most:]
 	}
 	return append(out, piece{inc, e})

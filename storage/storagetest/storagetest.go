@@ -108,7 +108,7 @@ func testInvalid(t *testing.T, c Case) {
 		"early expiry":  {Name: "a", Put: bad(func(c *crdt.Cell) { c.Expires = -1 })},
 		"zero drop":     {Name: "a", Put: []*crdt.Cell{ok}, Drop: []crdt.Dot{{}}},
 		"zero pending":  {Name: "a", Put: []*crdt.Cell{ok}, PendingAdd: []crdt.Dot{{Inc: 1}}},
-		"zero clock id": {Name: "a", Put: []*crdt.Cell{ok}, Clock: []storage.ClockEntry{{Entry: crdt.Entry{Prefix: 1}}}},
+		"zero clock id": {Name: "a", Put: []*crdt.Cell{ok}, Clock: []storage.ClockEntry{{Entry: crdt.Entry{Prefix: 1, Closed: true}}}},
 	} {
 		err := s.Commit(context.Background(), storage.Batch{HLCBound: 9, Keyspaces: []storage.KeyspaceBatch{ks}})
 		if !errors.Is(err, storage.ErrInvalid) {
@@ -269,7 +269,12 @@ func (g *Dots) Batch(t *rapid.T) storage.Batch {
 			if rapid.Bool().Draw(t, "island") {
 				en.Islands = []crdt.Interval{{Lo: en.Prefix + 2, Hi: en.Prefix + 4}}
 			}
-			kb.Clock = append(kb.Clock, storage.ClockEntry{Inc: crdt.Inc(rapid.IntRange(1, 4).Draw(t, "inc")), Entry: en})
+			en.Sealed = en.Closed && rapid.Bool().Draw(t, "sealed")
+			e := storage.ClockEntry{Inc: crdt.Inc(rapid.IntRange(0, 4).Draw(t, "inc")), Entry: en}
+			if e.Inc == 0 { // the horizon
+				e.Entry = crdt.Entry{Prefix: en.Prefix}
+			}
+			kb.Clock = append(kb.Clock, e)
 		}
 		for range rapid.IntRange(0, 2).Draw(t, "deaths") {
 			d := crdt.Dot{Inc: 9, Seq: uint64(rapid.IntRange(1, 6).Draw(t, "seq"))}
