@@ -86,9 +86,8 @@ type BootstrapStatus struct {
 
 // ScrubStatus is what comparing the tries with the cells has found.
 type ScrubStatus struct {
-	Runs     uint64
-	Failures uint64 // runs that found a difference, and repaired it
-	Last     time.Time
+	Runs        uint64
+	Differences uint64 // cells and sums that were wrong, and were repaired
 }
 
 // LagStatus describes how old writes were when they arrived, by the clocks of

@@ -92,10 +92,9 @@ func (b BootstrapStatus) MarshalJSON() ([]byte, error) {
 // MarshalJSON is the scrub in the status of the HTTP API.
 func (s ScrubStatus) MarshalJSON() ([]byte, error) {
 	return marshalPlain(struct {
-		Runs     uint64     `json:"runs"`
-		Failures uint64     `json:"failures"`
-		Last     *time.Time `json:"last,omitempty"`
-	}{s.Runs, s.Failures, timeJSON(s.Last)})
+		Runs        uint64 `json:"runs"`
+		Differences uint64 `json:"differences"`
+	}(s))
 }
 
 // MarshalJSON is a lag in the status of the HTTP API.

@@ -72,6 +72,7 @@ func (k *Keyspace) Status() client.KeyspaceStatus {
 		}
 	}
 	st.Bootstrap = client.BootstrapStatus{Running: filling.Running, Peer: PeerName(filling.Peer), Done: filling.Done, Total: filling.Total}
+	st.Scrub = client.ScrubStatus{Runs: uint64(s.Scrubs), Differences: uint64(s.ScrubDifferences)}
 	st.Lag = lagStatus(total)
 	st.Origins = k.originStatuses(origins)
 	for _, d := range divergences {

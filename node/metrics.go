@@ -117,7 +117,7 @@ func keyspaceMeasures() (all []measure[keyspaceSample]) {
 	add(gauge, "bootstrap_done_cells", "Cells that an empty keyspace has received; 0 when it is filled.", func(s *keyspaceSample) float64 { return running(s, s.status.Bootstrap.Done) })
 	add(gauge, "bootstrap_expected_cells", "Cells that the keyspace had where it is filled from; 0 when it is filled.", func(s *keyspaceSample) float64 { return running(s, s.status.Bootstrap.Total) })
 	add(counter, "scrubs_total", "Comparisons of the tries with the cells.", func(s *keyspaceSample) float64 { return float64(s.status.Scrub.Runs) })
-	add(counter, "scrub_failures_total", "Comparisons of the tries with the cells that found a difference, and repaired it.", func(s *keyspaceSample) float64 { return float64(s.status.Scrub.Failures) })
+	add(counter, "scrub_differences_total", "Sums of the tries that did not fit the cells, and were repaired: an alarm.", func(s *keyspaceSample) float64 { return float64(s.status.Scrub.Differences) })
 	return all
 }
 

@@ -59,6 +59,9 @@ func keyspaceWarnings(ks *keyspace.Keyspace) (all []string) {
 	if s.FuseHeld > 0 {
 		warn("a reconciliation that would drop %d cells waits for a second verdict", s.FuseHeld)
 	}
+	if s.ScrubDifferences > 0 {
+		warn("%d sums did not fit the cells and were repaired: a bug, or failing memory", s.ScrubDifferences)
+	}
 	for _, d := range ks.Divergences() {
 		warn("differs from %s since %s: %s; 'meshkv diff' shows the keys", keyspace.PeerName(d.Peer), d.Since.UTC().Format(time.RFC3339), d.Reason)
 	}
