@@ -188,3 +188,53 @@ func BenchmarkBootstrap(b *testing.B) {
 		b.SetBytes(int64(sessions[0].Stats().ReceivedBytes))
 	}
 }
+
+// A trie that has grown and shrunk finds a difference at the cost of one that
+// always was of its size, and keeps no more nodes than it needs.
+func TestBudgetAfterResizing(t *testing.T) {
+	const most, least = 60_000, 3_000
+	cells, _ := shared(most)
+	grown, fresh := NewTrie(testSeed), NewTrie(testSeed)
+	for _, c := range cells {
+		grown.Insert(c)
+	}
+	for i, c := range cells {
+		if i%(most/least) == 0 {
+			fresh.Insert(c)
+		} else if !grown.Remove(c) {
+			t.Fatal("not there")
+		}
+	}
+	if grown.Root() != fresh.Root() {
+		t.Fatal("sums depend on the history")
+	}
+	var leaves func(n *node) (count int)
+	leaves = func(n *node) (count int) {
+		if n.kids == nil {
+			return 1
+		}
+		for i := range n.kids.nodes {
+			count += leaves(&n.kids.nodes[i])
+		}
+		return count
+	}
+	if a, b := leaves(&grown.root), leaves(&fresh.root); a > 2*b { // kids are kept down to 16 items
+		t.Errorf("%d and %d leaves for %d cells", a, b, least)
+	}
+	_, clock := shared(most)
+	cost := func(trie *Trie) int {
+		old := Snapshot{Data: trie.Snapshot(), Clock: clock.Clone()}
+		was := cells[0]
+		is := *was
+		is.Dot = crdt.Dot{Inc: testIncs[0], Seq: most + 1}
+		later := clock.Clone()
+		later.Add(crdt.Span{Inc: is.Dot.Inc, Lo: is.Dot.Seq, Hi: is.Dot.Seq})
+		trie.Remove(was)
+		trie.Insert(&is)
+		_, sessions := exchange(t, old, Snapshot{Data: trie.Snapshot(), Clock: later}, 64<<10)
+		return overhead(sessions[0])
+	}
+	if a, b := cost(grown), cost(fresh); a != b || a > 1<<10 {
+		t.Errorf("one difference costs %d B after shrinking, %d B in a trie of that size", a, b)
+	}
+}
