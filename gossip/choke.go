@@ -57,16 +57,16 @@ func (r *Replicator) enqueue(l *link, op *crdt.Op, bytes int) {
 	r.weigh(l)
 	lim := &r.cfg.Limits
 	if l.refs() > lim.QueueRefs || l.weight > lim.QueueBytes || l.queue.spans+l.large.spans > maxQueueCovers {
-		r.overflow(l)
+		r.overflow(l, &r.stats.DropQueue)
 	}
 	r.wake(l)
 }
 
-// overflow drops what waits on l. NextFrame says so to the peer and asks for the
+// overflow drops what waits on l, and counts it. NextFrame says so to the peer and asks for the
 // session, once the link takes frames again.
-func (r *Replicator) overflow(l *link) {
+func (r *Replicator) overflow(l *link, dropped *int64) {
 	r.hurry(l)
-	r.stats.DropQueue += int64(l.refs())
+	*dropped += int64(l.refs())
 	r.stats.Overflows++
 	l.queue.reset()
 	l.large.reset()
@@ -95,8 +95,7 @@ func (r *Replicator) spend() {
 	if fullest == nil {
 		return
 	}
-	r.stats.DropBudget += int64(fullest.refs())
-	r.overflow(fullest)
+	r.overflow(fullest, &r.stats.DropBudget)
 	r.wake(fullest)
 	r.cfg.Budget.Add(r.takeUnspent())
 }

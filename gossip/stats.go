@@ -83,7 +83,7 @@ type Stats struct {
 	DropWant         int64 // announcements not waited for, spans
 	DropGraft        int64 // requests not served, spans
 	DropPrune        int64 // prunes not sent: later duplicates bring others
-	DropBudget       int64 // queued ops, over the budget of the node; in DropQueue, too
+	DropBudget       int64 // queued ops, over the budget of the node
 	DropOrigin       int64 // origins forgotten: their next op finds the tree anew
 	DropBeacon       int64 // of too many origins, for a link that lags, or of a clock far ahead
 	Overflows        int64 // queues dropped: links that fell behind
