@@ -59,6 +59,10 @@ type Env struct {
 	// Lost may be nil. It is called without locks when a keyspace takes no writes
 	// before it is renewed (see Renew), and must not block.
 	Lost func()
+	// Rejected may be nil. It is told, without locks, of live cells that this node
+	// had to drop after a long absence: their incarnation was retired meanwhile, so
+	// the members cannot say whether they deleted them or never had them.
+	Rejected func(keyspace string, cells []*crdt.Cell)
 
 	left    sequences // of keyspaces that were dropped
 	pace    pace      // of all sessions
@@ -91,6 +95,7 @@ type Keyspace struct {
 
 	watchers atomic.Int64
 	issued   atomic.Uint64
+	rejected atomic.Uint64 // cells, see Env.Rejected
 }
 
 // Open resumes a keyspace from what the store held; a zero state is an empty

@@ -13,7 +13,9 @@ type aftermath struct {
 	ticket storage.Ticket
 	closed []crdt.Inc
 	lost   bool // the writing incarnation must be renewed
-	err    error
+	// rejected cells are gone: see Env.Rejected.
+	rejected []*crdt.Cell
+	err      error
 }
 
 // settle hands what the replicator changed to the store, the lifetimes and the
@@ -34,8 +36,12 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 		}
 		k.publish(ch, now.UnixMilli())
 		k.register(ch, now.UnixMilli())
+		after.rejected = slices.Clone(ch.Rejected)
 		ch.Reset()
 		k.signal()
+	}
+	if r := k.rep.Replica(); r.Inc() < r.Clock().Horizon() && !k.rep.Lost() {
+		k.rep.CloseInc(r.Inc()) // what it writes would count as known, and dead
 	}
 	after.lost = k.rep.Lost() && !k.lost
 	k.lost = k.rep.Lost()
@@ -48,6 +54,14 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 func (k *Keyspace) finish(after aftermath) {
 	if len(after.closed) > 0 {
 		k.env.Closed(after.closed)
+	}
+	if n := len(after.rejected); n > 0 {
+		k.rejected.Add(uint64(n))
+		k.env.Logger.Warn("values rejected: this node was away for so long that nobody can tell whether they were deleted",
+			"keyspace", k.name, "cells", n)
+		if k.env.Rejected != nil {
+			k.env.Rejected(k.name, after.rejected)
+		}
 	}
 	if after.lost && k.env.Lost != nil {
 		k.env.Lost()

@@ -110,7 +110,7 @@ func TestRenew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
 			bound := &client.PutOptions{Ephemeral: true}
-			for _, key := range []string{"svc/1", "svc/2", "leader", "gone", "late"} {
+			for _, key := range []string{"svc/1", "svc/2", "leader", "gone", "late", "dropped"} {
 				put(t, p.a, key, "a", bound)
 			}
 			put(t, p.a, "plain", "a", nil)
@@ -125,6 +125,10 @@ func TestRenew(t *testing.T) {
 			p.run(2 * time.Minute) // long enough for "late" to be past all regret, and for "ttl" to expire
 			p.check("before", map[string]string{"svc/1": "a", "leader": "a", "plain": "a", "late": "", "gone": ""})
 
+			if _, err := p.a.Delete(t.Context(), "dropped", nil); err != nil { // by its owner: no mistake
+				t.Fatal(err)
+			}
+			p.run(time.Second)
 			if cutOff {
 				p.cut()
 			}
@@ -160,7 +164,7 @@ func TestRenew(t *testing.T) {
 			}
 			p.run(20 * time.Second)
 			p.check("after", map[string]string{
-				"svc/1": "a", "svc/2": "a", "leader": "b", "plain": "a", "gone": "", "late": "", "ttl": "",
+				"svc/1": "a", "svc/2": "a", "leader": "b", "plain": "a", "gone": "", "late": "", "ttl": "", "dropped": "",
 			})
 			put(t, p.a, "x", "1", nil)
 			p.run(time.Second)

@@ -94,18 +94,23 @@ func (w *world) reap() {
 // calm is a while without writes, in which most things get to most nodes.
 func (w *world) calm() {
 	order := w.rng.Perm(len(w.nodes))
+	apart := w.chance(40) // nobody hears of what the others have: surveys may be alike all the same
 	for _, i := range order {
 		for inc := crdt.Inc(1); inc <= w.lastInc; inc++ {
 			ended := !slices.ContainsFunc(w.nodes, func(n *node) bool { return n.real.Inc() == inc })
-			if e := w.nodes[i].real.Clock().Entry(inc); ended && e.Max() > 0 && !e.Closed && w.chance(50) {
+			if e := w.nodes[i].real.Clock().Entry(inc); ended && e.Max() > 0 && !e.Closed && !apart && w.chance(50) {
 				w.closeAt(w.nodes[i], inc)
 			}
 		}
 	}
 	for _, i := range append(order, order...) {
-		if j := w.rng.IntN(len(w.nodes)); i != j {
+		if j := w.rng.IntN(len(w.nodes)); i != j && !apart {
 			w.fullSession(w.nodes[i], w.nodes[j])
 		}
+		w.refresh()
+		w.publish()
+	}
+	for range 2 * len(w.nodes) {
 		w.refresh()
 		w.publish()
 	}
