@@ -4,7 +4,11 @@
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME ?= 10s
 
-.PHONY: build demo test race fuzz lint bench overlay-lab clean
+# Nodes of the largest simulation, and of the scenarios.
+SIM_NODES ?= 10000
+SIM_SIZE ?= 256
+
+.PHONY: build demo test race fuzz lint bench sim overlay-lab clean
 
 # One static file without debug information, which an empty build cache makes a
 # fifth faster; 'go build ./cmd/meshkv' keeps it. Stack traces are the same.
@@ -31,6 +35,9 @@ lint: ## formatting, go vet, staticcheck
 bench: build ## the figures of docs/benchmarks.md
 	go -C bench run ./embedded
 	go -C bench run ./cluster -meshkv ../bin/meshkv
+
+sim: ## the tables and figures of docs/sim, a few minutes on one core
+	go run ./gossip/sim/campaign -nodes $(SIM_NODES) -size $(SIM_SIZE) -out docs/sim
 
 overlay-lab: ## a VXLAN overlay of 3 hosts, checked and removed; needs root
 	go build -o bin/overlay-lab ./examples/overlay/cmd/overlay-lab

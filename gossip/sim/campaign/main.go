@@ -19,6 +19,8 @@ type options struct {
 	nodes, size   int
 	keys, value   int
 	rate, puts    int
+	writers       int
+	largeRate     int
 	only          *regexp.Regexp
 	large         *regexp.Regexp
 	skipSurvey    bool
@@ -36,6 +38,8 @@ func main() {
 	flag.IntVar(&o.keys, "keys", 200, "keys that everybody holds at the start")
 	flag.IntVar(&o.value, "value", 100, "bytes of a value")
 	flag.IntVar(&o.rate, "rate", 10, "writes a second, of the whole fleet, in the scenarios")
+	flag.IntVar(&o.writers, "writers", 16, "nodes that write")
+	flag.IntVar(&o.largeRate, "large-rate", 1, "the rate with the largest number of nodes")
 	flag.IntVar(&o.puts, "puts", 40, "spaced puts to measure propagation with")
 	only := flag.String("only", "", "run the scenarios that match")
 	large := flag.String("large", "^partition of 25 h$", "run the scenarios that match with the largest number of nodes, too")
@@ -55,7 +59,7 @@ func main() {
 }
 
 func (o *options) config(nodes int) fleet.Config {
-	return fleet.Config{Seed: o.seed, Nodes: nodes, Zones: 3, Keys: o.keys, ValueBytes: o.value}
+	return fleet.Config{Seed: o.seed, Nodes: nodes, Zones: 3, Keys: o.keys, ValueBytes: o.value, Writers: o.writers}
 }
 
 func run(o options) error {
@@ -127,12 +131,8 @@ func learning(o options) error {
 
 func scenarios(o options) error {
 	var outcomes []fleet.Outcome
-	for _, s := range fleet.Scenarios(o.rate) {
-		for _, n := range []int{o.size, o.nodes} {
-			match := o.only
-			if n != o.size {
-				match = o.large
-			}
+	play := func(n, rate int, match *regexp.Regexp) error {
+		for _, s := range fleet.Scenarios(rate) {
 			if !match.MatchString(s.Name) {
 				continue
 			}
@@ -144,6 +144,13 @@ func scenarios(o options) error {
 			report(out, start)
 			outcomes = append(outcomes, out)
 		}
+		return nil
+	}
+	if err := play(o.size, o.rate, o.only); err != nil {
+		return err
+	}
+	if err := play(o.nodes, o.largeRate, o.large); err != nil {
+		return err
 	}
 	if len(outcomes) == 0 {
 		return nil

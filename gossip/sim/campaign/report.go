@@ -97,8 +97,8 @@ func propagationChart(outcomes []fleet.Outcome) *plot.Chart {
 		Y:     plot.Axis{Label: "time since the put", Log: true, Format: plot.Seconds},
 	}
 	for i, name := range systems(outcomes) {
-		p50 := plot.Series{Name: name + ", p50", Colour: i, Dots: true}
-		p99 := plot.Series{Name: name + ", p99", Colour: i, Dots: true, Dash: true}
+		p50 := plot.Series{Name: name + ", p50", Colour: i, Dots: true, Wide: name == fleet.NetworkDB.Name}
+		p99 := plot.Series{Name: name + ", p99", Colour: i, Dots: true, Dash: true, Wide: name == fleet.NetworkDB.Name}
 		for _, o := range outcomes {
 			if o.Scenario == name {
 				p50.Points = append(p50.Points, plot.Point{X: float64(o.Nodes), Y: o.Spread.P50.Seconds()})
@@ -123,7 +123,7 @@ func reachChart(curves map[string][]*fleet.Probe, nodes int) *plot.Chart {
 			all = append(all, p.Delays...)
 		}
 		slices.Sort(all)
-		s := plot.Series{Name: name, Colour: i}
+		s := plot.Series{Name: name, Colour: i, Wide: name == fleet.NetworkDB.Name}
 		total := float64(len(curves[name])) * float64(nodes-1)
 		for k := range 201 {
 			if len(all) == 0 {
@@ -232,15 +232,15 @@ func bytesBars(outcomes []fleet.Outcome) *plot.Bars {
 func convergenceChart(outcomes []fleet.Outcome) *plot.Chart {
 	c := &plot.Chart{
 		Title: "Nodes that hold something else than most, after the heal",
-		Note:  "Halves that were written and deleted in on both sides. Membership heals at the same time, up to 15 s late and at 250 members a second.",
+		Note:  "Halves that both were written in. Membership heals at the same time: begun up to 15 s late, 250 members a second.",
 		X:     plot.Axis{Label: "since the heal", Format: plot.Seconds},
-		Y:     plot.Axis{Label: "share of nodes (%)", Max: 50},
+		Y:     plot.Axis{Label: "share of nodes (%)", Max: 100},
 	}
 	for _, o := range outcomes {
 		if !strings.HasPrefix(o.Scenario, "partition") {
 			continue
 		}
-		s := plot.Series{Name: label(o), Colour: len(c.Series), Steps: true}
+		s := plot.Series{Name: label(o), Colour: len(c.Series), Steps: true, Wide: len(c.Series) == 0}
 		end := o.Over - o.Converge
 		for _, x := range o.Timeline {
 			if x.At >= end {
@@ -279,8 +279,8 @@ func sizesChart(outcomes []fleet.Outcome) *plot.Chart {
 		if !slices.Contains([]string{"steady load", "crashes", "flapping", "rolling restart", "disk loss"}, o.Scenario) {
 			continue
 		}
-		clock := plot.Series{Name: label(o), Colour: colour}
-		pending := plot.Series{Name: "the same, D", Colour: colour, Dash: true}
+		clock := plot.Series{Name: label(o) + ": C", Colour: colour, Wide: colour == 0}
+		pending := plot.Series{Name: label(o) + ": D", Colour: colour, Dash: true}
 		for _, x := range o.Timeline {
 			clock.Points = append(clock.Points, plot.Point{X: x.At.Seconds(), Y: float64(x.ClockMax)})
 			pending.Points = append(pending.Points, plot.Point{X: x.At.Seconds(), Y: float64(x.PendingMax)})

@@ -21,6 +21,8 @@ type Config struct {
 	Keys, ValueBytes int
 	LAN              LAN
 	Limits           gossip.Limits
+	// Writers is how many nodes write in a scenario. Default 16.
+	Writers int
 }
 
 // epoch is when simulations begin.

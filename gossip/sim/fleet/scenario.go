@@ -118,7 +118,11 @@ func (p *Play) warmUp() error {
 	if err := p.RunFor(3 * time.Second); err != nil {
 		return err
 	}
-	for range min(p.cfg.Nodes, 16) {
+	writers := p.cfg.Writers
+	if writers == 0 {
+		writers = 16
+	}
+	for range min(p.cfg.Nodes, writers) {
 		p.writers = append(p.writers, p.rng.IntN(p.cfg.Nodes))
 	}
 	for range 3 {
@@ -332,7 +336,7 @@ func (p *Play) partition(rate int, d time.Duration) error {
 	half := p.some(p.cfg.Nodes / 2)
 	p.Partition(half)
 	for left := d; left > 0; {
-		burst := min(left, 10*time.Second)
+		burst := min(left, 5*time.Second)
 		if err := p.load(burst, rate, false, nil); err != nil {
 			return err
 		}

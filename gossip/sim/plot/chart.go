@@ -37,6 +37,7 @@ type Series struct {
 	Name   string
 	Colour int  // index of a colour
 	Dash   bool // a second line of the same colour
+	Wide   bool // still seen where another one lies on it
 	Dots   bool // mark the points
 	Steps  bool // hold each value until the next point
 	Points []Point
@@ -152,8 +153,8 @@ func newScale(a Axis, values []float64) scale {
 	if a.Max == 0 {
 		s.hi = step * math.Ceil(hi/step-1e-9)
 	}
-	for v := step * math.Ceil(lo/step-1e-9); v <= s.hi+step*1e-6; v += step {
-		s.ticks = append(s.ticks, v)
+	for k := math.Ceil(lo/step - 1e-9); k*step <= s.hi+step*1e-6; k++ {
+		s.ticks = append(s.ticks, k*step+0) // and never -0
 	}
 	return s
 }
@@ -238,6 +239,9 @@ func (c *Chart) WriteSVG(w io.Writer) error {
 	out.add(`<text transform="translate(20 %d) rotate(-90)" text-anchor="middle">%s</text>`, top+plotHeight/2, escaper.Replace(c.Y.Label))
 	for i, s := range c.Series {
 		style := fmt.Sprintf(`stroke="%s" stroke-width="2" fill="none"`, colours[s.Colour%len(colours)])
+		if s.Wide {
+			style = fmt.Sprintf(`stroke="%s" stroke-width="6" stroke-opacity="0.5" fill="none"`, colours[s.Colour%len(colours)])
+		}
 		if s.Dash {
 			style += ` stroke-dasharray="6 4"`
 		}
