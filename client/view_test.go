@@ -105,10 +105,10 @@ func (s *modelStream) next() (Event, bool) {
 	return Event{Type: EventSynced, Cursor: s.n.cursor(s.at)}, true
 }
 
-// TestViewHasNoGaps (F9): whatever breaks when, a reader that applies the events
+// TestF9ViewHasNoGaps: whatever breaks when, a reader that applies the events
 // holds what the node holds, is told nothing twice, and can resume elsewhere
 // after any event with a cursor.
-func TestViewHasNoGaps(t *testing.T) {
+func TestF9ViewHasNoGaps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := &modelNode{inc: 1, entries: make(map[string]Entry)}
 		for range rapid.IntRange(0, 4).Draw(t, "before") {

@@ -420,8 +420,8 @@ func TestClockStaysNearTheWall(t *testing.T) {
 }
 
 // A map that is kept by a watch equals the store, whatever happens while the
-// watch stalls, falls behind the log or resumes (F9).
-func TestWatchFollowsTheStore(t *testing.T) {
+// watch stalls, falls behind the log or resumes.
+func TestF9WatchFollowsTheStore(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := openEmpty(testEnv())
 		ctx := context.Background()

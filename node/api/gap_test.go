@@ -17,15 +17,15 @@ import (
 )
 
 var (
-	gapSteps = flag.Int("gap.steps", 20_000, "writes of TestWatchHasNoGaps")
-	gapSeed  = flag.Uint64("gap.seed", 0, "seed of TestWatchHasNoGaps; 0: a fresh one")
+	gapSteps = flag.Int("gap.steps", 20_000, "writes of TestF9WatchHasNoGaps")
+	gapSeed  = flag.Uint64("gap.seed", 0, "seed of TestF9WatchHasNoGaps; 0: a fresh one")
 )
 
-// TestWatchHasNoGaps (F9): writes go on while the reader of a watch stalls, its
+// TestF9WatchHasNoGaps: writes go on while the reader of a watch stalls, its
 // connection is cut, and the node is restarted under another incarnation. The
 // reader is told nothing untrue: every put changes its map, every delete names a
 // key that is in it, and in the end the map equals the store, without a resync.
-func TestWatchHasNoGaps(t *testing.T) {
+func TestF9WatchHasNoGaps(t *testing.T) {
 	seed := *gapSeed
 	if seed == 0 {
 		seed = rand.Uint64()
