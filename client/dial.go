@@ -41,6 +41,12 @@ type DialOptions struct {
 	// PingInterval is the silence after which the connection is tested; after
 	// three of them it is given up. Default 5s.
 	PingInterval time.Duration
+	// Dialer makes the connections instead of the machine's network; the address
+	// is only a name then. Default: TCP to the address.
+	Dialer func(ctx context.Context) (net.Conn, error)
+	// FailFast makes calls and watches return ErrUnavailable at once while there
+	// is no connection, instead of waiting for one. A watch stays usable.
+	FailFast bool
 	// Logger receives debug records of connections. Default: discard.
 	Logger *slog.Logger
 }
@@ -106,9 +112,12 @@ var _ Cluster = (*Client)(nil)
 // fails with ErrUnavailable if the node cannot be reached now. The caller must
 // Close the client.
 func Dial(ctx context.Context, addr string, o *DialOptions) (*Client, error) {
-	hostport, err := hostPort(addr)
-	if err != nil {
-		return nil, err
+	hostport := addr
+	if o == nil || o.Dialer == nil {
+		var err error
+		if hostport, err = hostPort(addr); err != nil {
+			return nil, err
+		}
 	}
 	life, cancel := context.WithCancel(context.Background())
 	c := &Client{addr: hostport, opts: o.withDefaults(), cancel: cancel, done: life.Done(), changed: make(chan struct{})}
@@ -220,14 +229,17 @@ func (c *Client) await(ctx context.Context) (*conn, error) {
 		if cn != nil {
 			return cn, nil
 		}
+		if lastErr == nil {
+			lastErr = fmt.Errorf("%w: the connection to %s broke", ErrUnavailable, c.addr)
+		}
+		if c.opts.FailFast {
+			return nil, lastErr
+		}
 		select {
 		case <-changed:
 		case <-c.done:
 			return nil, ErrClosed
 		case <-ctx.Done():
-			if lastErr == nil {
-				lastErr = fmt.Errorf("%w: the connection to %s broke", ErrUnavailable, c.addr)
-			}
 			return nil, fmt.Errorf("%w (%w)", lastErr, ctx.Err())
 		}
 	}
@@ -246,7 +258,7 @@ func (c *Client) isClosed() bool {
 func (c *Client) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
 	defer cancel()
-	nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
+	nc, err := c.dial(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, reason(err))
 	}
@@ -265,6 +277,13 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 	})
 	c.wg.Go(func() { cn.watchOver(c.done, c.opts.PingInterval) })
 	return cn, nil
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	if c.opts.Dialer != nil {
+		return c.opts.Dialer(ctx)
+	}
+	return (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
 }
 
 func (c *Client) upgrade(nc net.Conn) (*conn, error) {

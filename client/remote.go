@@ -85,7 +85,7 @@ func ask[T any](ctx context.Context, c *Client, r *wire.Request) (T, error) {
 // Keyspace implements Cluster. It asks the node nothing.
 func (c *Client) Keyspace(_ context.Context, name string) (Keyspace, error) {
 	if !validName(name) {
-		return nil, fmt.Errorf("%w: keyspace %q is not [a-z0-9][a-z0-9._-]{0,62}", ErrBadRequest, name)
+		return nil, fmt.Errorf("%w: keyspace %q is not [a-z0-9][a-z0-9._-]{0,62}, nor one of the system", ErrBadRequest, name)
 	}
 	if c.isClosed() {
 		return nil, ErrClosed
@@ -94,6 +94,10 @@ func (c *Client) Keyspace(_ context.Context, name string) (Keyspace, error) {
 }
 
 func validName(name string) bool {
+	switch name {
+	case "_keyspaces", "_members", "_seals": // of the system, for reading
+		return true
+	}
 	if len(name) == 0 || len(name) > 63 {
 		return false
 	}

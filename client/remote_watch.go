@@ -84,6 +84,8 @@ func (w *remoteWatch) Next(ctx context.Context) (Event, error) {
 		case errors.Is(err, errReopened), errors.Is(err, errNotSent), errors.Is(err, errLost):
 		case ctx.Err() != nil && !errors.Is(err, ErrClosed):
 			return Event{}, err
+		case passes(err) && w.k.c.opts.FailFast:
+			return Event{}, err
 		case passes(err):
 			w.k.c.opts.Logger.Debug("watch interrupted", "keyspace", w.k.name, "err", err)
 			if err := w.rest(ctx); err != nil {

@@ -4,114 +4,89 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/meshkv/meshkv/client"
-	"github.com/meshkv/meshkv/gossip"
 	"github.com/meshkv/meshkv/gossip/mesh"
-	"github.com/meshkv/meshkv/keyspace"
-	"github.com/meshkv/meshkv/storage"
 )
 
-// maxKeyspaces bounds what peers and clients can make this node hold.
-const maxKeyspaces = 1024
+// Keyspace implements client.Cluster. A keyspace that this node does not hold is
+// served by a member; where it is this node's to hold, it comes into being.
+func (n *Node) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
+	return n.keyspace(name, false)
+}
 
-var keyspaceName = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+func (n *Node) keyspace(name string, member bool) (client.Keyspace, error) {
+	if err := checkKeyspaceName(name); err != nil {
+		return nil, err
+	}
+	h := &handle{n: n, name: name, member: member}
+	if n.wanted.wants(name) {
+		cur, err := n.open(name)
+		if err != nil {
+			return nil, err
+		}
+		h.cur.Store(cur)
+	} else if member {
+		return nil, errNotHeld
+	}
+	return h, nil
+}
+
+// Lookup is the keyspace of that name; unlike Keyspace it makes none.
+// client.ErrNotFound if it would be this node's to hold, and does not exist.
+func (n *Node) Lookup(name string) (client.Keyspace, error) { return n.lookup(name, false) }
+
+func (n *Node) lookup(name string, member bool) (client.Keyspace, error) {
+	if cur := n.held(name); cur != nil {
+		if member {
+			return &cur.inner, nil
+		}
+		return &cur.handle, nil
+	}
+	if err := checkKeyspaceName(name); err != nil {
+		return nil, err
+	}
+	switch {
+	case n.wanted.wants(name):
+		return nil, fmt.Errorf("keyspace %s: %w", name, client.ErrNotFound)
+	case member:
+		return nil, errNotHeld
+	}
+	return &handle{n: n, name: name}, nil
+}
+
+// A backend is the node as its API servers see it: the one for clients, and the
+// one for other nodes, which forwards nothing.
+type backend struct {
+	*Node
+	member bool
+}
 
 // Keyspace implements client.Cluster.
-func (n *Node) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
-	ks, err := n.open(name)
-	if err != nil {
-		return nil, err
-	}
-	return ks, nil
+func (b backend) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
+	return b.keyspace(name, b.member)
 }
 
-// Lookup is the keyspace of that name, if this node holds it; unlike Keyspace it
-// makes none. client.ErrNotFound if there is none.
-func (n *Node) Lookup(name string) (client.Keyspace, error) {
-	if ks := n.find(name); ks != nil {
-		return ks, nil
-	}
-	if err := checkKeyspaceName(name); err != nil {
-		return nil, err
-	}
-	return nil, fmt.Errorf("keyspace %s: %w", name, client.ErrNotFound)
-}
+// Lookup implements api.Backend.
+func (b backend) Lookup(name string) (client.Keyspace, error) { return b.lookup(name, b.member) }
 
-func checkKeyspaceName(name string) error {
-	if !keyspaceName.MatchString(name) {
-		return fmt.Errorf("%w: keyspace name %q: use 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit", client.ErrBadRequest, name)
-	}
-	return nil
-}
-
-// find is the keyspace of that name, or nil.
-func (n *Node) find(name string) *keyspace.Keyspace {
-	ks, _ := n.keyspaces.Load(name)
-	return ks
-}
-
-// open is the keyspace of that name, made now if there is none.
-func (n *Node) open(name string) (*keyspace.Keyspace, error) {
-	if ks := n.find(name); ks != nil {
-		return ks, nil
-	}
-	if err := checkKeyspaceName(name); err != nil {
-		return nil, err
-	}
-	n.linkMu.Lock()
-	defer n.linkMu.Unlock()
-	if ks := n.find(name); ks != nil {
-		return ks, nil
-	}
-	if n.keyspaces.Size() >= maxKeyspaces {
-		return nil, fmt.Errorf("%w: this node holds %d keyspaces, and no more fit", client.ErrTooLarge, maxKeyspaces)
-	}
-	if n.draining.Load() {
-		return nil, client.ErrDraining
-	}
-	now := time.Now()
-	ks := keyspace.Open(name, n.env, storage.KeyspaceState{}, now)
-	n.keyspaces.Store(name, ks)
-	for _, p := range n.allPeers() {
-		ks.LinkUp(now, p.id, gossip.RoleDirect)
-	}
-	return ks, nil
-}
-
-// sorted are the keyspaces by name.
-func (n *Node) sorted() []*keyspace.Keyspace {
-	all := make([]*keyspace.Keyspace, 0, n.keyspaces.Size())
-	n.keyspaces.Range(func(_ string, ks *keyspace.Keyspace) bool {
-		all = append(all, ks)
-		return true
-	})
-	slices.SortFunc(all, func(a, b *keyspace.Keyspace) int { return strings.Compare(a.Name(), b.Name()) })
-	return all
-}
-
-// Keyspaces implements client.Cluster.
+// Keyspaces implements client.Cluster: those of users, that this node holds.
 func (n *Node) Keyspaces(ctx context.Context) ([]client.KeyspaceInfo, error) {
-	members := n.alive()
 	var infos []client.KeyspaceInfo
-	for _, ks := range n.sorted() {
-		info, err := ks.Info(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("describe keyspace %s: %w", ks.Name(), err)
+	for _, h := range n.allHeld() {
+		if isSystem(h.id.Name) {
+			continue
 		}
-		info.Members = members
+		info, err := h.handle.Info(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("describe keyspace %s: %w", h.id.Name, err)
+		}
 		infos = append(infos, info)
 	}
 	return infos, nil
 }
-
-// alive are the names of the nodes that are alive, this one included. Every one
-// of them holds every keyspace.
-func (n *Node) alive() []string { return n.owners.Alive() }
 
 // Members implements client.Cluster.
 func (n *Node) Members(context.Context) ([]client.Member, error) {

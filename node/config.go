@@ -53,6 +53,10 @@ type Config struct {
 	Zone string
 	// Roles are labels shown to others.
 	Roles []string
+	// Keyspaces are the names of those that this node holds; "*" stands for all
+	// that exist, and is the default. Others are served by nodes that hold them.
+	// What was joined and left since, and what is on disk, counts besides.
+	Keyspaces []string
 	// ReapAfter is how long a failed node stays a member. Default 24h.
 	ReapAfter time.Duration
 	// Insecure allows addresses other than loopback. Nothing is encrypted or
@@ -83,6 +87,17 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Cluster, "meshkv")
 	setDefault(&c.Bind, "127.0.0.1:7950")
 	setDefault(&c.HTTP, "127.0.0.1:7951")
+	if len(c.Keyspaces) == 0 {
+		c.Keyspaces = []string{everyKeyspace}
+	}
+	for _, name := range c.Keyspaces {
+		if name != everyKeyspace && !keyspaceName.MatchString(name) {
+			return c, fmt.Errorf("%w: keyspaces: %q is no keyspace name: use 1 to 63 of a-z 0-9 . _ -, beginning with a letter or digit, or * for all", ErrConfig, name)
+		}
+	}
+	if len(c.Keyspaces) > maxNamed {
+		return c, fmt.Errorf("%w: keyspaces: %d names, at most %d; * stands for all", ErrConfig, len(c.Keyspaces), maxNamed)
+	}
 	if c.ReapAfter == 0 {
 		c.ReapAfter = 24 * time.Hour
 	}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshkv/meshkv/gossip"
@@ -21,14 +22,19 @@ import (
 const maxFrame = 64 << 10
 
 // errFrame: a frame that is not one of ours; the link is closed.
-var errFrame = errors.New("malformed frame")
+var errFrame = errors.New("malformed_frame")
 
 // A peer is one established link with its two goroutines. A frame on the wire
-// is the length of the keyspace's name in one byte, the name, and the payload.
+// is the length of the keyspace's id in one byte, the id, and the payload; where
+// that length is 0, it is a control frame (see interest.go).
 type peer struct {
-	id   gossip.PeerID
-	link *mesh.Link
-	wake chan struct{} // capacity 1
+	id     gossip.PeerID
+	link   *mesh.Link
+	wake   chan struct{} // capacity 1
+	due    atomic.Bool   // the peer is to be told what this node holds
+	theirs atomic.Pointer[interest]
+
+	up map[string]linkUp // keyspaces that run over the link; protected by Node.linkMu
 
 	mu    sync.Mutex // protects dirty
 	dirty map[string]struct{}
@@ -40,6 +46,7 @@ func newPeer(id gossip.PeerID, link *mesh.Link) *peer {
 		id:    id,
 		link:  link,
 		wake:  make(chan struct{}, 1),
+		up:    make(map[string]linkUp),
 		dirty: make(map[string]struct{}),
 		spare: make(map[string]struct{}),
 	}
@@ -50,6 +57,16 @@ func (p *peer) mark(keyspace string) {
 	p.mu.Lock()
 	p.dirty[keyspace] = struct{}{}
 	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// announce has the peer told what this node holds, before any frame of a
+// keyspace that is marked afterwards.
+func (p *peer) announce() {
+	p.due.Store(true)
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -97,8 +114,14 @@ func (n *Node) send(ctx context.Context, p *peer) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		for dirty := p.take(); len(dirty) > 0; {
+		for dirty := p.take(); len(dirty) > 0 || p.due.Load(); {
+			if err := n.sendInterest(p); err != nil {
+				return err
+			}
 			for name := range dirty {
+				if err := n.sendInterest(p); err != nil {
+					return err
+				}
 				ks := n.find(name)
 				if ks == nil {
 					delete(dirty, name)
@@ -119,6 +142,17 @@ func (n *Node) send(ctx context.Context, p *peer) error {
 			p.takeInto(dirty) // or a busy keyspace would keep out those marked since
 		}
 	}
+}
+
+// sendInterest tells the peer what this node holds, if that is due.
+func (n *Node) sendInterest(p *peer) error {
+	if !p.due.Swap(false) {
+		return nil
+	}
+	if err := p.link.WriteFrame(appendInterest(nil, n.interest())); err != nil {
+		return fmt.Errorf("write interest: %w", err)
+	}
+	return nil
 }
 
 // splitFrame is the keyspace's name and the payload.
@@ -145,10 +179,16 @@ func (n *Node) receive(ctx context.Context, p *peer) error {
 			n.drops.add("malformed_frame")
 			return err
 		}
-		ks, err := n.open(name)
-		if err != nil {
-			n.drops.add("keyspace_not_opened")
-			n.log.Debug("frame dropped", "peer", p.id, "err", err)
+		if name == "" {
+			if err := n.control(p, payload); err != nil {
+				n.drops.add("malformed_frame")
+				return err
+			}
+			continue
+		}
+		ks := n.find(name)
+		if ks == nil { // it was left, or removed, while the frame was on its way
+			n.drops.add("keyspace_not_held")
 			continue
 		}
 		if err := ks.Step(time.Now(), p.id, payload); err != nil {
@@ -211,10 +251,13 @@ func (n *Node) runLink(ctx context.Context, link *mesh.Link) {
 	n.ended[p.id] = ended
 	n.peers.Store(p.id, p)
 	n.everLinked.Store(true)
-	for _, ks := range n.sorted() {
-		ks.LinkUp(time.Now(), p.id, gossip.RoleDirect)
+	p.due.Store(true)
+	for _, h := range n.allHeld() {
+		n.connect(time.Now(), p, h) // those of the system: of others the peer will tell
 	}
+	p.announce()
 	n.linkMu.Unlock()
+	n.overlay.kick()
 	log.Info("link up", "addr", link.Addr())
 
 	err := n.serve(ctx, p)
@@ -222,11 +265,13 @@ func (n *Node) runLink(ctx context.Context, link *mesh.Link) {
 	n.linkMu.Lock()
 	n.peers.Delete(p.id)
 	delete(n.ended, p.id)
-	for _, ks := range n.sorted() {
-		ks.LinkDown(time.Now(), p.id)
+	for _, up := range p.up {
+		up.h.ks.LinkDown(time.Now(), p.id)
 	}
+	clear(p.up)
 	close(ended)
 	n.linkMu.Unlock()
+	n.overlay.kick()
 	if ctx.Err() == nil {
 		log.Log(ctx, slog.LevelInfo, "link down", "err", err)
 	}

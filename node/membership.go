@@ -34,6 +34,7 @@ func (n *Node) observe(m mesh.Member) {
 	if m.Name == n.cfg.Name {
 		return // our own state is not for others to tell
 	}
+	defer n.overlay.kick()
 	now := time.Now()
 	for _, old := range n.owners.Named(m.Name) {
 		if old > inc && n.owners.Get(old).State == crdt.OwnerAlive {
@@ -49,6 +50,7 @@ func (n *Node) observe(m mesh.Member) {
 	switch m.Status {
 	case mesh.StatusLeft, mesh.StatusReaped:
 		n.log.Info("member gone", "peer", m.Name, "status", m.Status)
+		n.directory.forget(m.Name)
 		n.close(now, inc, m.Name)
 		return
 	case mesh.StatusFailed:

@@ -59,23 +59,34 @@ type Node struct {
 	peers  *xsync.Map[gossip.PeerID, *peer]
 	drops  drops
 
+	wanted    *wanted
+	catalog   *catalog
+	directory *directory
+	overlay   *weaver
+	forward   *forwarder
+	inner     *api.Server // serves other nodes, over the mesh port
+
 	everLinked atomic.Bool
 	draining   atomic.Bool
 
-	keyspaces *xsync.Map[string, *keyspace.Keyspace]
-	// linkMu serialises what changes keyspaces or peers, so that every keyspace
-	// hears of every link. Taken before any keyspace's mutex.
+	holdings *xsync.Map[string, *holding] // by name
+	// linkMu serialises what changes holdings or peers, so that every keyspace
+	// hears of every link. Taken before any keyspace's mutex. It protects the
+	// fields below.
 	linkMu sync.Mutex
+	epoch  uint64                          // of the last holding
 	ended  map[gossip.PeerID]chan struct{} // per peer, closed when its link has ended
 
 	closedMu sync.Mutex // protects closed
 	closed   []crdt.Inc // learned from clocks, not yet told to all keyspaces
 	closedC  chan struct{}
 
-	stopC  <-chan struct{} // closed when the node is to end
-	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when everything has ended
-	err    error         // why; set before done is closed
+	stopC      <-chan struct{} // closed when the node is to end
+	cancel     context.CancelCauseFunc
+	background sync.WaitGroup // of what nobody waits for until the end
+
+	done chan struct{} // closed when everything has ended
+	err  error         // why; set before done is closed
 }
 
 // Start opens the store, binds the addresses, and returns a node that serves.
@@ -87,11 +98,15 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg:       cfg,
+		catalog:   newCatalog(),
+		directory: newDirectory(),
+		overlay:   newWeaver(),
+		forward:   newForwarder(),
 		log:       cfg.Logger.With("node", cfg.Name),
 		started:   time.Now(),
 		owners:    keyspace.NewOwners(),
 		peers:     xsync.NewMap[gossip.PeerID, *peer](),
-		keyspaces: xsync.NewMap[string, *keyspace.Keyspace](),
+		holdings:  xsync.NewMap[string, *holding](),
 		ended:     make(map[gossip.PeerID]chan struct{}),
 		closedC:   make(chan struct{}, 1),
 		done:      make(chan struct{}),
@@ -119,20 +134,22 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.clock = keyspace.NewClock(state.HLCBound)
 	n.owners.Set(n.inc, keyspace.Owner{Name: cfg.Name, State: crdt.OwnerAlive})
 	n.env = &keyspace.Env{
-		Name:   cfg.Name,
-		Inc:    n.inc,
-		Self:   peerID(cfg.Name, n.inc),
-		Clock:  n.clock,
-		Owners: n.owners,
-		Writer: n.writer,
-		Waker:  n,
-		Closed: n.noteClosed,
-		Sync:   cfg.Durability == DurabilityFsync,
-		Logger: n.log,
+		Name:    cfg.Name,
+		Inc:     n.inc,
+		Self:    peerID(cfg.Name, n.inc),
+		Clock:   n.clock,
+		Owners:  n.owners,
+		Writer:  n.writer,
+		Waker:   n,
+		Closed:  n.noteClosed,
+		Holders: n.overlay.members,
+		Sync:    cfg.Durability == DurabilityFsync,
+		Logger:  n.log,
 	}
-	for name, st := range state.Keyspaces {
-		n.keyspaces.Store(name, keyspace.Open(name, n.env, st, n.started))
+	if n.wanted, err = newWanted(cfg.Keyspaces, n.inDir("keyspaces")); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDataDir, err)
 	}
+	obsolete := n.resume(state.Keyspaces)
 	state.Keyspaces = nil
 
 	if cfg.HTTP != "off" {
@@ -152,7 +169,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Roles:     cfg.Roles,
 		APIAddr:   n.APIAddr(),
 		// After a restart the members known before are dialed besides the seeds.
-		SnapshotPath: n.membersPath(),
+		SnapshotPath: n.inDir("members"),
 		ReapAfter:    cfg.ReapAfter,
 		Network:      cfg.Network,
 		Logger:       n.log,
@@ -166,9 +183,14 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		if err := registry.Register(newCollector(n)); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
-		n.api = api.NewServer(n, api.Options{Registry: registry, Logger: n.log})
+		n.api = api.NewServer(backend{n, false}, api.Options{Registry: registry, Logger: n.log})
 	}
+	n.inner = api.NewServer(backend{n, true}, api.Options{Logger: n.log})
+	n.forward.dial, n.forward.holders, n.forward.zone, n.forward.log = n.dialAPI, n.holders, cfg.Zone, n.log
 	n.run()
+	for _, drop := range obsolete {
+		n.background.Go(func() { n.dropLater(drop) })
+	}
 	if n.writer != nil {
 		if err := n.clock.Extend(ctx, n.writer); err != nil {
 			n.cancel(err)
@@ -183,6 +205,13 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 			return nil, fmt.Errorf("%w: %w", ErrDataDir, err)
 		}
 	}
+	if err := n.register(ctx); err != nil {
+		n.cancel(err)
+		<-n.done
+		undo = nil
+		return nil, err
+	}
+	n.completeCatalog(ctx)
 	n.log.Info("node started", "mesh", n.MeshAddr(), "api", n.APIAddr(), "data_dir", cfg.DataDir, "durability", cfg.Durability)
 	return n, nil
 }
@@ -260,6 +289,10 @@ func (n *Node) run() {
 	network.Go(func() { n.links(netCtx) })
 	network.Go(func() { n.membership(netCtx) })
 	network.Go(func() { n.tick(netCtx) })
+	network.Go(func() { n.watchDirectory(netCtx) })
+	network.Go(func() { n.watchCatalog(netCtx) })
+	network.Go(func() { n.weave(netCtx) })
+	network.Go(func() { n.serveMembers(netCtx) })
 	if n.api != nil {
 		network.Go(func() {
 			if err := n.api.Serve(n.apiLn); err != nil && stop.Err() == nil {
@@ -272,6 +305,8 @@ func (n *Node) run() {
 		n.drain()
 		stopNet()
 		network.Wait()
+		n.forward.close()
+		n.background.Wait()
 		stopWriter() // flushes what is left
 		writers.Wait()
 		err := n.store.Close()
@@ -291,6 +326,13 @@ func (n *Node) drain() {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		if err := n.api.Shutdown(ctx); err != nil {
 			n.log.Warn("API calls were cut off", "err", err)
+		}
+		cancel()
+	}
+	{
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		if err := n.inner.Shutdown(ctx); err != nil {
+			n.log.Warn("calls of other nodes were cut off", "err", err)
 		}
 		cancel()
 	}
@@ -363,8 +405,11 @@ func (n *Node) tick(ctx context.Context) {
 			for _, ks := range n.sorted() {
 				ks.Tick(now)
 			}
+			n.settleHoldings()
 			if now.Sub(measured) >= time.Second {
 				measured = now
+				n.forward.sweep(now)
+				n.completeCatalog(ctx)
 				for _, p := range n.allPeers() {
 					for _, ks := range n.sorted() {
 						ks.SetRTT(p.id, p.link.RTT())
@@ -415,12 +460,13 @@ func peerID(name string, inc crdt.Inc) gossip.PeerID {
 	return gossip.PeerID(name + "/" + inc.String())
 }
 
-// membersPath is the file of known members; empty if nothing is kept on disk.
-func (n *Node) membersPath() string {
+// inDir is the path of a file in the data directory; empty if nothing is kept on
+// disk.
+func (n *Node) inDir(file string) string {
 	if n.writer == nil {
 		return ""
 	}
-	return filepath.Join(n.cfg.DataDir, "members")
+	return filepath.Join(n.cfg.DataDir, file)
 }
 
 // supersede closes the incarnation that this node had before, if the directory

@@ -27,6 +27,7 @@ type settings struct {
 	join             []string
 	zone             string
 	roles            []string
+	keyspaces        []string
 	reapAfter        time.Duration
 	insecure         bool
 	logLevel, logFmt string
@@ -44,6 +45,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.join, "join", nil, "HOST:PORT,... of nodes to join; they need not be up yet")
 	f.StringVar(&s.zone, "zone", "", "where the node stands: a rack, a site")
 	f.StringSliceVar(&s.roles, "roles", nil, "ROLE,... shown in the list of members")
+	f.StringSliceVar(&s.keyspaces, "keyspaces", []string{"*"}, "KS,... that the node holds, or * for all; others are served by the nodes that hold them")
 	f.DurationVar(&s.reapAfter, "reap-after", 24*time.Hour, "forget a failed node after this long")
 	f.BoolVar(&s.insecure, "insecure", false, "allow an address that is not loopback without keys")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
