@@ -233,8 +233,8 @@ func (h *handle) Digest(ctx context.Context) (d client.Digest, err error) {
 	return d, err
 }
 
-// Watch implements client.Keyspace. While this node joins, the watch says
-// nothing: its snapshot is that of the keyspace when it has been joined.
+// Watch implements client.Keyspace. While this node joins, the watch shows what
+// arrives; it says that it is synced when the keyspace has been joined.
 func (h *handle) Watch(ctx context.Context, prefix string, o *client.WatchOptions) (client.Watch, error) {
 	if h.member {
 		if cur := h.n.held(h.name); cur != nil && !cur.serves.Load() {
@@ -250,14 +250,11 @@ func (h *handle) Watch(ctx context.Context, prefix string, o *client.WatchOption
 		if cur.serves.Load() {
 			return h.watchHere(ctx, cur, prefix, o)
 		}
-		return newSwitchWatch(h, prefix, o, func(ctx context.Context, o *client.WatchOptions) (client.Watch, error) {
-			select {
-			case <-cur.settled:
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-			return h.watchHere(ctx, cur, prefix, o)
-		}), nil
+		w, err := h.watchHere(ctx, cur, prefix, o)
+		if err != nil {
+			return nil, err
+		}
+		return &joiningWatch{Watch: w, settled: cur.settled}, nil
 	}
 	if h.member {
 		return nil, errNotHeld

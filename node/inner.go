@@ -5,35 +5,11 @@ import (
 	"errors"
 	"net"
 	"sync"
-
-	"github.com/meshkv/meshkv/client"
 )
-
-// dialAPI connects with the API of another node, over its mesh port.
-func (n *Node) dialAPI(ctx context.Context, member string) (net.Conn, error) {
-	m, ok := any(n.mesh).(interface {
-		DialAPI(context.Context, string) (net.Conn, error)
-	})
-	if !ok {
-		return nil, client.ErrUnavailable
-	}
-	return m.DialAPI(ctx, member)
-}
-
-// want tells the mesh which links are wanted.
-func (n *Node) want(names []string) {
-	if m, ok := any(n.mesh).(interface{ Want([]string) }); ok {
-		m.Want(names)
-	}
-}
 
 // serveMembers serves requests that other nodes forward, over the mesh port.
 func (n *Node) serveMembers(ctx context.Context) {
-	m, ok := any(n.mesh).(interface{ APIConns() <-chan net.Conn })
-	if !ok {
-		return
-	}
-	ln := &meshListener{conns: m.APIConns(), addr: meshAddr(n.MeshAddr()), closed: make(chan struct{})}
+	ln := &meshListener{conns: n.mesh.APIConns(), addr: meshAddr(n.MeshAddr()), closed: make(chan struct{})}
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	if err := n.inner.Serve(ln); err != nil && !errors.Is(err, net.ErrClosed) {

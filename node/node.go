@@ -186,7 +186,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		n.api = api.NewServer(backend{n, false}, api.Options{Registry: registry, Logger: n.log})
 	}
 	n.inner = api.NewServer(backend{n, true}, api.Options{Logger: n.log})
-	n.forward.dial, n.forward.holders, n.forward.zone, n.forward.log = n.dialAPI, n.holders, cfg.Zone, n.log
+	n.forward.dial, n.forward.holders, n.forward.zone, n.forward.log = n.mesh.DialAPI, n.holders, cfg.Zone, n.log
 	n.run()
 	for _, drop := range obsolete {
 		n.background.Go(func() { n.dropLater(drop) })

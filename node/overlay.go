@@ -165,7 +165,7 @@ func (n *Node) reweave(draw uint64) {
 	}
 	n.overlay.current.Store(f)
 	slices.Sort(wanted)
-	n.want(slices.Compact(wanted))
+	n.mesh.Want(slices.Compact(wanted))
 
 	now := time.Now()
 	n.linkMu.Lock()

@@ -47,6 +47,7 @@ func TestPrecedence(t *testing.T) {
 		zone: "from-flag", reapAfter: 2 * time.Hour, insecure: true, logLevel: "info", logFmt: "text",
 	}
 	s.roles = nil // an unset list is empty, not nil
+	s.keyspaces = nil
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("got  %+v\nwant %+v", s, want)
 	}
