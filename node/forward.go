@@ -35,12 +35,15 @@ type forwarder struct {
 
 	mu      sync.Mutex // protects the fields below
 	clients map[string]*forwarded
+	last    map[string]string // the member that last served a keyspace
 	closed  bool
 
 	closing sync.WaitGroup // of connections that sweep closes
 }
 
-func newForwarder() *forwarder { return &forwarder{clients: make(map[string]*forwarded)} }
+func newForwarder() *forwarder {
+	return &forwarder{clients: make(map[string]*forwarded), last: make(map[string]string)}
+}
 
 // forwarded is the connection to one member.
 type forwarded struct {
@@ -123,7 +126,8 @@ func (f *forwarder) try(ctx context.Context, keyspace string, kind forwardKind, 
 		late := attempt.Err() != nil && ctx.Err() == nil // this member, not the caller's time
 		cancel()
 		another := unreached(merr) || kind != forwardWrite && (late || errors.Is(merr, client.ErrOverloaded))
-		if merr == nil || !another {
+		if !another {
+			f.served(keyspace, member)
 			return merr
 		}
 		f.log.Debug("request not served by a member", "peer", member, "keyspace", keyspace, "err", merr)
@@ -132,8 +136,27 @@ func (f *forwarder) try(ctx context.Context, keyspace string, kind forwardKind, 
 	return err
 }
 
-// members are the nodes to ask, in this order: those of the own zone first, then
-// by round trip time, where one that is not known counts as long.
+// maxServed bounds what is remembered of who served; beyond, all is forgotten.
+const maxServed = 4096
+
+// served remembers who answered: the same node is asked again, so that a program
+// reads what it wrote and sees no older state than before, as long as that node
+// is there.
+func (f *forwarder) served(keyspace, member string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.last[keyspace] == member {
+		return
+	}
+	if len(f.last) >= maxServed {
+		clear(f.last)
+	}
+	f.last[keyspace] = member
+}
+
+// members are the nodes to ask, in this order: the one that served last, those
+// of the own zone, then by round trip time, where one that is not known counts
+// as long.
 func (f *forwarder) members(keyspace string) []string {
 	all := slices.DeleteFunc(f.holders(keyspace), func(h holder) bool { return !h.alive })
 	far := func(h holder) time.Duration {
@@ -142,11 +165,17 @@ func (f *forwarder) members(keyspace string) []string {
 		}
 		return h.rtt
 	}
+	f.mu.Lock()
+	last := f.last[keyspace]
+	f.mu.Unlock()
 	other := func(h holder) int {
-		if h.zone == f.zone {
+		switch {
+		case h.name == last:
 			return 0
+		case h.zone == f.zone:
+			return 1
 		}
-		return 1
+		return 2
 	}
 	slices.SortStableFunc(all, func(a, b holder) int {
 		return cmp.Or(cmp.Compare(other(a), other(b)), cmp.Compare(far(a), far(b)))
