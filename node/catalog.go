@@ -103,12 +103,12 @@ func (n *Node) watchCatalog(ctx context.Context) {
 // heedCatalog takes note of one entry of the catalog.
 func (n *Node) heedCatalog(ctx context.Context, name string) {
 	if checkKeyspaceName(name) != nil || isSystem(name) {
-		n.drops.add("catalog entry of an invalid name")
+		n.drops.add("catalog_malformed")
 		return
 	}
 	l, err := n.readLife(ctx, name)
 	if err != nil {
-		n.drops.add("catalog entry that cannot be read")
+		n.drops.add("catalog_malformed")
 		return
 	}
 	n.linkMu.Lock()

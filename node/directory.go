@@ -87,7 +87,7 @@ func (n *Node) watchDirectory(ctx context.Context) {
 		}
 		var r record
 		if err := json.Unmarshal(ev.Entry.Value, &r); err != nil {
-			n.drops.add("directory entry that cannot be read")
+			n.drops.add("directory_malformed")
 			return
 		}
 		n.directory.set(ev.Entry.Key, r)

@@ -52,7 +52,7 @@ func TestNonMember(t *testing.T) {
 	if holds(t, out, "b") {
 		t.Error("the node holds the keyspace")
 	}
-	if n := drops(t, out, "frame of a keyspace that is not held"); n != 0 {
+	if n := drops(t, out, "keyspace_not_held"); n != 0 {
 		t.Errorf("%d frames of the keyspace reached the node", n)
 	}
 	if got := received(t, out) - before; got > 200_000 {

@@ -182,7 +182,7 @@ func (n *Node) control(p *peer, payload []byte) error {
 		return fmt.Errorf("%w: control frame without a kind", errFrame)
 	}
 	if payload[0] != controlInterest {
-		n.drops.add("control frame of an unknown kind")
+		n.drops.add("unknown_control")
 		return nil
 	}
 	i, err := parseInterest(payload[1:])
@@ -228,7 +228,7 @@ func (n *Node) follow(now time.Time, name string, told life) {
 		return
 	}
 	if n.holdings.Size()-len(systemKeyspaces()) >= maxKeyspaces {
-		n.drops.add("keyspace not opened: too many")
+		n.drops.add("keyspace_not_opened")
 		return
 	}
 	n.hold(now, keyspaceID{name, known.Generation}, storage.KeyspaceState{}, true)
