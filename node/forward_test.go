@@ -1,11 +1,13 @@
 package node_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/node"
@@ -115,10 +117,12 @@ func TestForwardedWatchMoves(t *testing.T) {
 	shown := make(map[string]string)
 	follow := func(key, want string) {
 		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
 		for shown[key] != want {
-			ev, err := w.Next(t.Context())
+			ev, err := w.Next(ctx)
 			if err != nil {
-				t.Fatalf("next: %v", err)
+				t.Fatalf("%s: %v", key, err)
 			}
 			switch ev.Type {
 			case client.EventPut:

@@ -198,14 +198,20 @@ func TestLeaveClosesEphemeralKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	if _, err := w.Next(t.Context()); err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	for synced := false; !synced; { // while it joins, the watch shows what arrives
+		ev, err := w.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synced = ev.Type == client.EventSynced
 	}
-	if err := nodes[1].Leave(t.Context()); err != nil {
+	if err := nodes[1].Leave(ctx); err != nil {
 		t.Fatalf("leave: %v", err)
 	}
 	<-nodes[1].Done()
-	ev, err := w.Next(t.Context())
+	ev, err := w.Next(ctx)
 	if err != nil || ev.Type != client.EventDelete || ev.Reason != client.ReasonOwnerFailed {
 		t.Errorf("got %+v, %v", ev, err)
 	}
