@@ -367,6 +367,10 @@ func FuzzStep(f *testing.F) {
 	appendBusy(e, 1, 1<<63)
 	appendAbort(e, 1, 1)
 	appendSession(e, envelope{}, []byte("x"))
+	appendIHave(e, crdt.Dots{{Inc: 1, Lo: 1, Hi: 1<<64 - 1}}, true)
+	appendPrune(e, []crdt.Inc{1, 2, 1<<64 - 1})
+	appendChoke(e, true)
+	appendBehind(e)
 	f.Add(e.Bytes())
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		b := newReplicator("b", 2, Limits{})

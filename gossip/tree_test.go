@@ -1,7 +1,9 @@
 package gossip
 
 import (
+	"cmp"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -82,9 +84,10 @@ func (f *forest) run(ms int) {
 				}
 			}
 		}
-		order := f.rng.Perm(len(f.nodes) * len(f.nodes))
+		salt := f.rng.Uint64() | 1
+		at := func(x flight) uint64 { return bits.Reverse64(uint64(x.from<<16|x.to+1) * salt) }
 		slices.SortStableFunc(flights, func(a, b flight) int { // by chance between links, in order on each
-			return order[a.from*len(f.nodes)+a.to] - order[b.from*len(f.nodes)+b.to]
+			return cmp.Compare(at(a), at(b))
 		})
 		for _, x := range flights {
 			if err := f.nodes[x.to].Step(f.now, f.nodes[x.from].cfg.Self, x.frame); err != nil {
@@ -166,7 +169,7 @@ func TestTreeOf64(t *testing.T) {
 	origins := []int{3, 17, 40, 63}
 	f.learn(origins...)
 	before := f.total()
-	const rounds = 100
+	const rounds = 30
 	slowest := 0
 	var all []crdt.Dot
 	for k := range rounds {
@@ -279,8 +282,8 @@ func TestTreesUnderLoss(t *testing.T) {
 		for _, r := range f.nodes {
 			r.SetChoked(f.now, false)
 		}
-		for range 20 {
-			f.run(1000)
+		for range 100 {
+			f.run(200)
 			if !slices.ContainsFunc(f.nodes, func(r *Replicator) bool { return r.root() != f.nodes[0].root() }) {
 				break
 			}
@@ -302,19 +305,19 @@ func TestTreesUnderLoss(t *testing.T) {
 // that the trees do not know yet does not flood them with all of it.
 func TestPruneTakesBackWhatWaits(t *testing.T) {
 	f := newForest(t, 16, 3, Limits{})
-	const puts = 5000
+	const puts = 3000
 	var last crdt.Dot
 	for k := range puts {
 		last = mustPut(t, f.nodes[0], f.now, fmt.Sprint(k))
-		if k%500 == 499 {
-			f.oneFrame(2 << 10)
+		if k%300 == 299 {
+			f.oneFrame(1 << 10)
 		}
 	}
 	for range 5000 {
 		if f.lacking(last) == 0 {
 			break
 		}
-		f.oneFrame(2 << 10)
+		f.oneFrame(1 << 10)
 	}
 	f.run(200)
 	if n := f.lacking(last); n > 0 {
