@@ -82,9 +82,9 @@ func (w *remoteWatch) Next(ctx context.Context) (Event, error) {
 			w.backoff = 0
 			w.pending = w.view.step(ev, w.pending)
 		case errors.Is(err, errReopened), errors.Is(err, errNotSent), errors.Is(err, errLost):
+		case ctx.Err() != nil && passes(err) && !errors.Is(err, ctx.Err()):
+			return Event{}, ctx.Err() // the next call goes on; this one is not to say that the watch failed
 		case ctx.Err() != nil && !errors.Is(err, ErrClosed):
-			return Event{}, err
-		case passes(err) && w.k.c.opts.FailFast:
 			return Event{}, err
 		case passes(err):
 			w.k.c.opts.Logger.Debug("watch interrupted", "keyspace", w.k.name, "err", err)

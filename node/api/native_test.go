@@ -647,3 +647,29 @@ func TestGetAfterWaitsForKeyspace(t *testing.T) {
 		t.Errorf("Get: %v", err)
 	}
 }
+
+// A reader whose patience ends while the node stops learns that its patience
+// ended, and not that the watch did.
+func TestNextAfterDrainingAndContext(t *testing.T) {
+	s, addr := start(t, memory.New(1), Options{})
+	c := dial(t, addr, nil)
+	k, _ := c.Keyspace(t.Context(), "k")
+	w, err := k.Watch(t.Context(), "", &client.WatchOptions{UpdatesOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if ev, err := w.Next(t.Context()); err != nil || ev.Type != client.EventSynced {
+		t.Fatal(ev, err)
+	}
+	if err := s.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 200 {
+		if _, err := w.Next(ended); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want %v", err, context.Canceled)
+		}
+	}
+}
