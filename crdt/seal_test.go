@@ -113,3 +113,50 @@ func TestSealsOfTwoSides(t *testing.T) {
 		t.Fatal("an acknowledged value is lost")
 	}
 }
+
+// The horizon rises above nothing that any member knows as unclosed, and nothing
+// is decided unless all say the same.
+func TestDecide(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		own    Survey
+		others []Survey
+		limit  Inc
+		want   Agreement
+		ok     bool
+	}{
+		{"alone", Survey{1, 9}, nil, 20, Agreement{1, 9}, true},
+		{"limited", Survey{1, 9}, nil, 5, Agreement{1, 5}, true},
+		{"another's floor", Survey{1, 9}, []Survey{{1, 7}, {1, 3}, {1, 8}}, 5, Agreement{1, 3}, true},
+		{"another's digest", Survey{1, 9}, []Survey{{1, 9}, {2, 9}}, 5, Agreement{}, false},
+	} {
+		if got, ok := Decide(c.own, c.others, c.limit); got != c.want || ok != c.ok {
+			t.Errorf("%s: got %v, %v, want %v, %v", c.name, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+// The floor is below everything that may still get ops: entries that are not
+// closed, provisional cells of incarnations without an entry, and the writer.
+func TestSurveyFloor(t *testing.T) {
+	cells := NewMapCells()
+	r := NewReplica(State{Inc: 9, Cells: cells, Clock: NewClock()})
+	floor := func(want Inc) {
+		t.Helper()
+		if got := r.Survey(cells).Floor; got != want {
+			t.Errorf("floor %v, want %v", got, want)
+		}
+	}
+	floor(9)
+	r.Apply(&Op{Dot: Dot{6, 1}, Key: "a", Cell: &Cell{Key: "a", Kind: KindRegister, Dot: Dot{6, 1}}})
+	floor(6)
+	r.Provide(&Cell{Key: "b", Kind: KindRegister, Dot: Dot{4, 1}})
+	floor(4)
+	if r.Agree(Agreement{Digest: r.Survey(cells).Digest, Horizon: 5}, cells) {
+		t.Error("agreed to a horizon above a provisional cell")
+	}
+	r.Close(4)
+	floor(6)
+	r.Close(6)
+	floor(9)
+}

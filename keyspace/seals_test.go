@@ -5,8 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/meshkv/meshkv/crdt"
 	"github.com/meshkv/meshkv/gossip"
+	"github.com/meshkv/meshkv/gossip/reconcile"
 	"github.com/meshkv/meshkv/storage"
 )
 
@@ -84,6 +87,12 @@ func TestSealAndRetire(t *testing.T) {
 		}
 		if h := k.Horizon(); h >= next[p.a] || h.BirthMs() < p.now.Add(-retireAfter-time.Hour).UnixMilli() {
 			t.Errorf("%s: horizon %v", k.env.Name, h)
+		}
+	}
+	for _, k := range []*Keyspace{p.a, p.b} { // what a restarted node would compute
+		_, kept := k.rep.Root()
+		if fresh := reconcile.ClockRoot(xxhash.Sum64String("ks"), k.rep.Replica().Clock()); kept != fresh {
+			t.Errorf("%s: the sum of the clock is %v, should be %v", k.env.Name, kept, fresh)
 		}
 	}
 	da, _ := p.a.Digest(t.Context())

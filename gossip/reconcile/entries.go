@@ -8,7 +8,8 @@ type entriesIn struct {
 	more   bool // messages are to follow
 	prefix prefix
 	peer   []crdt.Inc // of a list: its incarnations so far, in order
-	last   crdt.Inc   // whose pieces are being put together
+	last   crdt.Inc   // whose pieces are being put together, if begun: it may be 0
+	begun  bool
 	entry  crdt.Entry
 }
 
@@ -93,8 +94,8 @@ func (s *Session) takePiece() error {
 		return violated("entry elsewhere")
 	}
 	switch {
-	case inc != in.last:
-		in.last, in.entry = inc, e
+	case !in.begun || inc != in.last:
+		in.begun, in.last, in.entry = true, inc, e
 		if in.kind == kindClockList {
 			in.peer = append(in.peer, inc)
 		}
