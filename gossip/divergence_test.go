@@ -93,6 +93,7 @@ func TestDivergenceWithoutDifferencesIsSeen(t *testing.T) {
 	if len(all) == 0 || all[0].Reason != ReasonStill || len(all[0].Differs) != 0 {
 		t.Fatalf("after %s: %+v", took, all)
 	}
+	t.Logf("after %s", took)
 }
 
 // A peer that always has other contents and never takes part in a session.
@@ -115,6 +116,7 @@ func TestDivergenceWithoutSessionsIsSeen(t *testing.T) {
 			if all[0].Reason != ReasonUnsettled || now.Sub(begin) < 45*time.Second {
 				t.Fatalf("after %s: %+v", now.Sub(begin), all)
 			}
+			t.Logf("after %s", now.Sub(begin))
 			return
 		}
 	}
