@@ -17,7 +17,7 @@ const (
 	// StatusAlive: SWIM says alive.
 	StatusAlive
 	// StatusSuspect: SWIM says alive, but this node's link to it is broken and could not be
-	// made again for a second. SWIM decides whether it becomes failed or alive.
+	// made again for a second; or SWIM says failed, but it speaks to us over its link.
 	StatusSuspect
 	// StatusFailed: SWIM found it unreachable. It may come back.
 	StatusFailed
