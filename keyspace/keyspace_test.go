@@ -264,7 +264,7 @@ func TestWatchResumesExactly(t *testing.T) {
 	}
 }
 
-func TestWatchPrefixIsLiteral(t *testing.T) { // F12
+func TestF12WatchPrefixIsLiteral(t *testing.T) {
 	k := openEmpty(testEnv())
 	w, _ := k.Watch(t.Context(), "net1/", nil)
 	defer w.Close()

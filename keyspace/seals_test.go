@@ -53,7 +53,7 @@ func (s *sealer) run(d time.Duration) {
 // Old incarnations are sealed when both members hold the same of them, and retired
 // if none of their cells lives; who comes back after that with cells of theirs
 // brings none back, and is told which it lost.
-func TestSealAndRetire(t *testing.T) {
+func TestF4SealAndRetire(t *testing.T) {
 	p := newPair(t)
 	s := &sealer{p: p, surveys: map[string]Published{}}
 	put(t, p.a, "x", "old", nil)

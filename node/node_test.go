@@ -220,7 +220,7 @@ func TestLeaveClosesEphemeralKeys(t *testing.T) {
 
 // A directory that is put back to an older state brings nothing back that was
 // deleted since, and loses nothing that others have (F4).
-func TestCopiedDirectoryIsHarmless(t *testing.T) {
+func TestF13CopiedDirectoryIsHarmless(t *testing.T) {
 	nodes := cluster(t, 2)
 	dir := filepath.Join(t.TempDir(), "data")
 	cfg := node.Config{Name: "n3", DataDir: dir, Join: []string{nodes[0].MeshAddr()}}
