@@ -174,12 +174,18 @@ func (s *shell) keyspace(ctx context.Context, name string) (client.Keyspace, err
 	return s.current.run.Keyspace(ctx, name)
 }
 
-func (s *shell) put(ctx context.Context, args []string) error {
-	keyspace, key, err := parseAddress(args[0])
+// open takes an address apart and opens its keyspace on the current node.
+func (s *shell) open(ctx context.Context, address string, parse func(string) (string, string, error)) (ks client.Keyspace, rest string, err error) {
+	name, rest, err := parse(address)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	ks, err := s.keyspace(ctx, keyspace)
+	ks, err = s.keyspace(ctx, name)
+	return ks, rest, err
+}
+
+func (s *shell) put(ctx context.Context, args []string) error {
+	ks, key, err := s.open(ctx, args[0], parseAddress)
 	if err != nil {
 		return err
 	}
@@ -193,11 +199,7 @@ func (s *shell) put(ctx context.Context, args []string) error {
 }
 
 func (s *shell) get(ctx context.Context, args []string) error {
-	keyspace, key, err := parseAddress(args[0])
-	if err != nil {
-		return err
-	}
-	ks, err := s.keyspace(ctx, keyspace)
+	ks, key, err := s.open(ctx, args[0], parseAddress)
 	if err != nil {
 		return err
 	}
@@ -213,11 +215,7 @@ func (s *shell) get(ctx context.Context, args []string) error {
 }
 
 func (s *shell) del(ctx context.Context, args []string) error {
-	keyspace, key, err := parseAddress(args[0])
-	if err != nil {
-		return err
-	}
-	ks, err := s.keyspace(ctx, keyspace)
+	ks, key, err := s.open(ctx, args[0], parseAddress)
 	if err != nil {
 		return err
 	}
@@ -247,11 +245,7 @@ func (s *shell) ls(ctx context.Context, args []string) error {
 		}
 		return t.end()
 	}
-	keyspace, prefix, err := parsePrefix(args[0])
-	if err != nil {
-		return err
-	}
-	ks, err := s.keyspace(ctx, keyspace)
+	ks, prefix, err := s.open(ctx, args[0], parsePrefix)
 	if err != nil {
 		return err
 	}
@@ -270,11 +264,7 @@ func (s *shell) watch(ctx context.Context, args []string) error {
 	if len(s.watched) >= maxShellWatches {
 		return fmt.Errorf("%d watches are open: 'watch off' ends them", len(s.watched))
 	}
-	keyspace, prefix, err := parsePrefix(args[0])
-	if err != nil {
-		return err
-	}
-	ks, err := s.keyspace(ctx, keyspace)
+	ks, prefix, err := s.open(ctx, args[0], parsePrefix)
 	if err != nil {
 		return err
 	}
