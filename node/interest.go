@@ -259,6 +259,7 @@ func (n *Node) connect(now time.Time, p *peer, h *holding) {
 		up := linkUp{h, epoch, n.overlay.role(h.id.Name, p.link.Peer.Name)}
 		p.up[h.id.Name] = up
 		h.ks.LinkUp(now, p.id, up.role)
+		h.ks.SetNear(p.id, p.link.Peer.Zone == n.cfg.Zone)
 	}
 }
 
