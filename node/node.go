@@ -67,6 +67,7 @@ type Node struct {
 	inner     *api.Server // serves other nodes, over the mesh port
 
 	everLinked atomic.Bool
+	aloneSince atomic.Int64 // since when there are others and no link, Unix nanoseconds; 0: it is not so
 	draining   atomic.Bool
 
 	holdings *xsync.Map[string, *holding] // by name
@@ -409,6 +410,7 @@ func (n *Node) tick(ctx context.Context) {
 			if now.Sub(measured) >= time.Second {
 				measured = now
 				n.forward.sweep(now)
+				n.noteAlone(now)
 				n.completeCatalog(ctx)
 				for _, p := range n.allPeers() {
 					for _, ks := range n.sorted() {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/gossip"
+	"github.com/meshkv/meshkv/gossip/mesh"
 	"github.com/meshkv/meshkv/keyspace"
 )
 
@@ -56,14 +57,36 @@ func (n *Node) NotReady() []string {
 		return []string{"no seed reached yet: " + strings.Join(n.seeds(), ", ")}
 	}
 	var waits []string
+	if at := n.aloneSince.Load(); at != 0 && n.peers.Size() == 0 {
+		if alone := time.Since(time.Unix(0, at)); alone > aloneFor {
+			waits = append(waits, fmt.Sprintf("no link to any known node for %s: the view may be stale", alone.Round(time.Second)))
+		}
+	}
 	if n.peers.Size() > 0 {
 		for _, ks := range n.sorted() {
-			if !ks.Met() {
+			if len(ks.Links()) > 0 && !ks.Met() { // with nobody else to hold it there is none to meet
 				waits = append(waits, "keyspace "+ks.Name()+": "+filling(ks.Bootstrap()))
 			}
 		}
 	}
 	return waits
+}
+
+// aloneFor is how old the view of the others may be before a node that lost all
+// of them says that it is not ready (F6).
+const aloneFor = 30 * time.Second
+
+// noteAlone keeps aloneSince up to date.
+func (n *Node) noteAlone(now time.Time) {
+	alone := n.peers.Size() == 0 && slices.ContainsFunc(n.mesh.Members(), func(m mesh.Member) bool {
+		return m.Name != n.cfg.Name && m.Inc != 0 && m.Status != mesh.StatusLeft
+	})
+	switch {
+	case !alone:
+		n.aloneSince.Store(0)
+	case n.aloneSince.Load() == 0:
+		n.aloneSince.Store(now.UnixNano())
+	}
 }
 
 // filling says how far a keyspace is that has not met a peer yet.

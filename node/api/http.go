@@ -138,9 +138,6 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 		}[name]
 		return byMethod(r, map[string]*call{http.MethodGet: get})
 	case "keyspaces":
-		if r.Method == http.MethodPost || r.Method == http.MethodDelete {
-			return other, fmt.Errorf("%w: not available yet: creating and removing keyspaces; an eventual one comes into being at its first use", client.ErrBadRequest)
-		}
 		if !more || rest == "" {
 			return byMethod(r, map[string]*call{http.MethodGet: {op: opKeyspaces, serve: s.getKeyspaces}})
 		}
@@ -148,7 +145,11 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 		if err != nil {
 			return other, err
 		}
-		return byMethod(r, map[string]*call{http.MethodGet: {op: opInfo, keyspace: ks, serve: s.getInfo}})
+		return byMethod(r, map[string]*call{
+			http.MethodGet:    {op: opInfo, keyspace: ks, serve: s.getInfo},
+			http.MethodPost:   {op: opOther, keyspace: ks, serve: s.postKeyspace},
+			http.MethodDelete: {op: opOther, keyspace: ks, serve: s.deleteKeyspace},
+		})
 	case "counter", "set", "map", "flag", "session", "lock", "election", "txn":
 		return other, fmt.Errorf("%w: not available yet: /v1/%s", client.ErrBadRequest, name)
 	}
