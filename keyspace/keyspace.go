@@ -78,20 +78,22 @@ type Keyspace struct {
 	env   *Env
 	index *index
 
-	mu      sync.Mutex // protects the fields below
-	rep     *gossip.Replicator
-	life    *lifetimes
-	mine    registry // what this process bound to itself
-	local   bool     // the running change is a call of this process, not a peer's
-	lost    bool     // Lost was called, and Renew was not yet
-	log     changeLog
-	dark    map[string]struct{} // keys that have cells and show none
-	changed chan struct{}       // closed at the next change; nil if nobody waits
-	sweepAt time.Time
-	ticket  storage.Ticket // of the newest change
-	met     bool           // once found equal to a peer
-	done    bool
-	dropped bool // done, and out of the store
+	mu          sync.Mutex // protects the fields below
+	rep         *gossip.Replicator
+	life        *lifetimes
+	mine        registry // what this process bound to itself
+	settling    settling
+	settleAfter time.Duration // see SetSettleAfter
+	local       bool          // the running change is a call of this process, not a peer's
+	lost        bool          // Lost was called, and Renew was not yet
+	log         changeLog
+	dark        map[string]struct{} // keys that have cells and show none
+	changed     chan struct{}       // closed at the next change; nil if nobody waits
+	sweepAt     time.Time
+	ticket      storage.Ticket // of the newest change
+	met         bool           // once found equal to a peer
+	done        bool
+	dropped     bool // done, and out of the store
 
 	watchers atomic.Int64
 	issued   atomic.Uint64

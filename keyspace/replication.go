@@ -66,6 +66,7 @@ func (k *Keyspace) Tick(now time.Time) {
 		if !now.Before(k.sweepAt) {
 			k.sweepAt = now.Add(sweepEvery)
 			k.sweep(now)
+			k.settleSiblings(now)
 		}
 	})
 }
