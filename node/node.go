@@ -130,6 +130,9 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	// A new incarnation at every start, without exception, and born after
 	// everything that this directory knows of.
 	born := max(n.started.UnixMilli(), state.HLCBound.WallMs())
+	for _, st := range state.Keyspaces {
+		born = max(born, st.Clock.Horizon().BirthMs()+1)
+	}
 	n.inc = crdt.NewInc(born, rand.Uint64())
 	n.log = n.log.With("inc", n.inc)
 	n.clock = keyspace.NewClock(state.HLCBound)
