@@ -26,7 +26,10 @@ var (
 // written to: every one of them has all of it in the end, and none waits for a
 // timer of half a minute because another one is served.
 func TestF7ParallelJoins(t *testing.T) {
-	const keys, joiners = 20_000, 8
+	keys, joiners := 20_000, 8
+	if underRace {
+		keys = 3_000
+	}
 	first := start(t, node.Config{Name: "first", Durability: node.DurabilityMemory})
 	ks := open(t, first, "net")
 	for i := range keys {
