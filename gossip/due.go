@@ -12,7 +12,7 @@ import (
 func (r *Replicator) NextDue() (at time.Time, ok bool) {
 	due := r.nextScrub()
 	if r.ring.n > 0 {
-		due = r.ring.at(0).at + int64(r.ring.maxAge) + 1
+		due = min(due, r.ring.at(0).at+int64(r.ring.maxAge)+1)
 	}
 	if len(r.wants) > 0 {
 		due = min(due, r.wants[0].due)
