@@ -27,7 +27,7 @@ func (s *Server) admin() (KeyspaceAdmin, error) {
 	if a, ok := s.backend.(KeyspaceAdmin); ok {
 		return a, nil
 	}
-	return nil, fmt.Errorf("%w: not available here: changing keyspaces", client.ErrBadRequest)
+	return nil, fmt.Errorf("%w: not available yet: changing keyspaces here", client.ErrBadRequest)
 }
 
 // postKeyspace joins or leaves: {"join":true}, or {"leave":true,"force":bool}.
