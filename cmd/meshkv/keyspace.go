@@ -59,6 +59,7 @@ func (a *app) keyspaceCommand() *cobra.Command {
 		},
 	}
 	cmd.AddCommand(a.clientFlags(list), a.clientFlags(info))
+	cmd.AddCommand(a.keyspaceAdminCommands()...)
 	return cmd
 }
 
