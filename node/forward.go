@@ -112,7 +112,7 @@ func (w *forwardedWatch) Close() error {
 
 func (f *forwarder) try(ctx context.Context, keyspace string, kind forwardKind, op func(context.Context, *forwarded) error) error {
 	members := f.members(keyspace)
-	err := fmt.Errorf("%w: no member of keyspace %s can be reached: start a node with --keyspaces %s, or let this one join it (meshkv keyspace join %s)",
+	err := fmt.Errorf("%w: no member of keyspace %s can be reached: start a node with --keyspaces %s, or let this one join it (POST /v1/keyspaces/%s)",
 		client.ErrUnavailable, keyspace, keyspace, keyspace)
 	for i, member := range members {
 		if ctx.Err() != nil {
