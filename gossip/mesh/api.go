@@ -43,7 +43,7 @@ func (m *Mesh) DialAPI(ctx context.Context, name string) (net.Conn, error) {
 		return nil, fmt.Errorf("connect with the API of %s: %w", name, err)
 	}
 	m.count.apiDials.Add(1)
-	conn, peer, err := m.greet(ctx, kindAPI, addr)
+	conn, peer, err := m.greet(ctx, kindAPI, addr, m.identity())
 	if err == nil && peer.name != name {
 		conn.Close()
 		err = fmt.Errorf("%w: %s at %s is not it", ErrRefused, peer.name, addr)
@@ -85,7 +85,7 @@ func (m *Mesh) answerAPI(ctx context.Context, conn net.Conn, peer hello) {
 		m.apiOpen--
 		m.mu.Unlock()
 	}
-	_, err := conn.Write(appendHello(nil, m.self))
+	_, err := conn.Write(appendHello(nil, m.identity()))
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
 	}

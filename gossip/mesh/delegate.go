@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/serf/serf"
@@ -18,6 +19,15 @@ var errForeign = errors.New("member of another cluster")
 type gateDelegate struct {
 	memberlist.Delegate
 	count *counters
+	meta  *atomic.Pointer[[]byte] // instead of serf's; nil: serf's
+}
+
+// NodeMeta is called under memberlist's locks. Serf's own way to change its tags writes them while others read.
+func (g *gateDelegate) NodeMeta(limit int) []byte {
+	if b := g.meta.Load(); b != nil && len(*b) <= limit {
+		return *b
+	}
+	return g.Delegate.NodeMeta(limit)
 }
 
 // NotifyMsg must not block: memberlist drops suspect and dead notices meanwhile.

@@ -224,7 +224,7 @@ func (m *Mesh) knock(ctx context.Context, addr string) error {
 }
 
 // greet dials addr, says hello or api, and takes the answer.
-func (m *Mesh) greet(ctx context.Context, kind byte, addr string) (net.Conn, hello, error) {
+func (m *Mesh) greet(ctx context.Context, kind byte, addr string, self hello) (net.Conn, hello, error) {
 	dctx, cancel := context.WithTimeout(ctx, m.cfg.Timings.DialTimeout)
 	conn, err := m.cfg.Network.DialTCP(dctx, addr)
 	cancel()
@@ -234,7 +234,7 @@ func (m *Mesh) greet(ctx context.Context, kind byte, addr string) (net.Conn, hel
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(helloTimeout))
-	if _, err = conn.Write(appendGreeting(nil, kind, m.self)); err == nil {
+	if _, err = conn.Write(appendGreeting(nil, kind, self)); err == nil {
 		var peer hello
 		if peer, err = readHello(conn); err == nil {
 			if err = conn.SetDeadline(time.Time{}); err == nil {
@@ -249,10 +249,11 @@ func (m *Mesh) greet(ctx context.Context, kind byte, addr string) (net.Conn, hel
 // dial makes a link to whoever is at addr.
 func (m *Mesh) dial(ctx context.Context, addr string) (*Link, error) {
 	m.count.dials.Add(1)
-	conn, peer, err := m.greet(ctx, kindHello, addr)
+	self := m.identity()
+	conn, peer, err := m.greet(ctx, kindHello, addr, self)
 	if err == nil {
 		var l *Link
-		if l, err = m.register(ctx, conn, peer, true); err == nil {
+		if l, err = m.register(ctx, conn, self, peer, true); err == nil {
 			return l, nil
 		}
 	}
@@ -289,7 +290,8 @@ func (m *Mesh) answer(ctx context.Context, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	_, err = conn.Write(appendHello(nil, m.self))
+	self := m.identity()
+	_, err = conn.Write(appendHello(nil, self))
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})
 	}
@@ -297,7 +299,7 @@ func (m *Mesh) answer(ctx context.Context, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	if l, err := m.register(ctx, conn, peer, false); err == nil {
+	if l, err := m.register(ctx, conn, self, peer, false); err == nil {
 		m.serve(ctx, l)
 	}
 }
@@ -312,11 +314,12 @@ func (m *Mesh) sendRefusal(conn net.Conn, code refusal, peer hello) {
 	conn.Write(appendRefusal(nil, refusedError{code: code, name: m.self.name}))
 }
 
-// register makes conn the link to peer, unless that has become wrong meanwhile: then conn is closed.
-func (m *Mesh) register(ctx context.Context, conn net.Conn, peer hello, dialed bool) (*Link, error) {
+// register makes conn the link to peer, to whom this node said self, unless that has become wrong meanwhile: then
+// conn is closed.
+func (m *Mesh) register(ctx context.Context, conn net.Conn, self, peer hello, dialed bool) (*Link, error) {
 	m.mu.Lock()
 	verdict := m.roster.offer(time.Now(), peer, dialed)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || self.inc != m.roster.self.inc {
 		verdict = refusedClosing
 	}
 	if verdict != accepted {
@@ -431,7 +434,8 @@ func (m *Mesh) join(ctx context.Context, s *serf.Serf) {
 func (m *Mesh) contest(ctx context.Context, c claim) error {
 	since, met := time.Now(), false
 	for {
-		conn, _, err := m.greet(ctx, kindHello, c.addr)
+		self := m.identity()
+		conn, _, err := m.greet(ctx, kindHello, c.addr, self)
 		late := time.Since(since) >= m.cfg.Timings.NameGrace
 		var refused *refusedError
 		switch {
@@ -443,7 +447,7 @@ func (m *Mesh) contest(ctx context.Context, c claim) error {
 		case errors.Is(err, errDial): // that may be our own trouble
 		case !errors.As(err, &refused) || refused.code != refusedName:
 			return nil
-		case m.self.inc < c.inc:
+		case self.inc < c.inc:
 			m.cfg.Logger.Error("another node started under the name of this one; it should give up soon", "addr", c.addr)
 			return nil
 		case late:

@@ -381,7 +381,7 @@ func TestFutureRefused(t *testing.T) {
 	forged := hello{name: "b", inc: math.MaxUint64, addr: "127.0.0.1:1"}
 	dialed, _ := tcpPair(t)
 	var refused *refusedError
-	if _, err := m.register(t.Context(), dialed, forged, true); !errors.As(err, &refused) || refused.code != refusedFuture {
+	if _, err := m.register(t.Context(), dialed, m.identity(), forged, true); !errors.As(err, &refused) || refused.code != refusedFuture {
 		t.Errorf("dialed: got %v", err)
 	}
 	ours, theirs := tcpPair(t)
@@ -417,7 +417,7 @@ func TestReplacedLinkHasEnded(t *testing.T) {
 			for n := range each {
 				conn, other := net.Pipe()
 				inc := uint64(1 + n*makersN + i)
-				if _, err := m.register(ctx, conn, hello{name: "b", inc: inc, addr: "127.0.0.1:1"}, false); err != nil && !errors.Is(err, ErrRefused) {
+				if _, err := m.register(ctx, conn, m.identity(), hello{name: "b", inc: inc, addr: "127.0.0.1:1"}, false); err != nil && !errors.Is(err, ErrRefused) {
 					t.Errorf("register: %v", err)
 				}
 				other.Close()
@@ -471,7 +471,7 @@ func TestByeToStalledPeer(t *testing.T) {
 	for _, name := range []string{"b", "c", "d", "e"} {
 		var conn net.Conn
 		conn, peers[name] = net.Pipe() // takes nothing until it is read
-		if _, err := m.register(t.Context(), conn, hello{name: name, inc: 1, addr: "127.0.0.1:1"}, false); err != nil {
+		if _, err := m.register(t.Context(), conn, m.identity(), hello{name: name, inc: 1, addr: "127.0.0.1:1"}, false); err != nil {
 			t.Fatal(err)
 		}
 	}

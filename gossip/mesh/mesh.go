@@ -24,12 +24,14 @@ const (
 	joinQueue     = 64
 	conflictQueue = 16
 	byeTimeout    = 2 * time.Second // who does not take our farewell by then is given up
+
+	broadcastTimeout = 1500 * time.Millisecond
 )
 
 // Mesh is one node's membership and links. Its methods may be called from any goroutine.
 type Mesh struct {
 	cfg       Config
-	self      hello
+	self      hello // its inc is that of the start; see identity
 	me        Member
 	count     counters
 	transport *transport
@@ -42,9 +44,10 @@ type Mesh struct {
 	conflicts chan conflict
 	serfOut   chan serf.Event
 	apiConns  chan net.Conn
-	recalled  []former       // members whom earlier processes knew
-	dialing   atomic.Int64   // dials in progress
-	removing  sync.WaitGroup // ForceLeave's use of serf
+	recalled  []former               // members whom earlier processes knew
+	dialing   atomic.Int64           // dials in progress
+	removing  sync.WaitGroup         // uses of serf by ForceLeave and SetInc
+	meta      atomic.Pointer[[]byte] // what membership tells of this node since SetInc
 
 	mu       sync.Mutex // protects the fields below
 	phase    phase
@@ -215,7 +218,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	config := m.serfConfig()
 	m.transport.prepare = func() {
 		c := config.MemberlistConfig
-		c.Delegate = &gateDelegate{Delegate: c.Delegate, count: &m.count}
+		c.Delegate = &gateDelegate{Delegate: c.Delegate, count: &m.count, meta: &m.meta}
 		c.Conflict = &conflictGate{count: &m.count, out: m.conflicts}
 	}
 	consumed := make(chan struct{})
@@ -234,6 +237,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		m.advance(s)
 		m.mu.Lock()
 		m.serf = s
+		m.tellMembership() // SetInc was faster
 		m.mu.Unlock()
 		work.Go(func() { m.deliver(ctx) })
 		work.Go(func() { m.join(ctx, s) })
@@ -295,7 +299,7 @@ func (m *Mesh) serfConfig() *serf.Config {
 	c.ReconnectTimeout, c.TombstoneTimeout = m.cfg.ReapAfter, m.cfg.ReapAfter
 	c.SnapshotPath = m.cfg.SnapshotPath
 	c.RejoinAfterLeave = true // who starts a node that left wants it back
-	c.BroadcastTimeout = 1500 * time.Millisecond
+	c.BroadcastTimeout = broadcastTimeout
 	c.LeavePropagateDelay = 500 * time.Millisecond
 	c.EnableNameConflictResolution = false // see conflictGate
 	c.Merge = &clusterGuard{cluster: m.cfg.Cluster, count: &m.count}
