@@ -45,7 +45,7 @@ func (r *Replicator) tickBeacon() {
 		return
 	}
 	r.beaconAt = r.nowNs + beaconEvery
-	b := beacon{origin: r.replica.Inc(), at: crdt.HLCAt(r.nowNs / int64(time.Millisecond))}
+	b := beacon{origin: r.replica.Inc(), at: crdt.HLCAt(r.wallNs / int64(time.Millisecond))}
 	for _, l := range r.order {
 		if l.role != RoleQuiet {
 			r.sendBeacon(l, b)
@@ -59,7 +59,7 @@ func (r *Replicator) beacon(from *link, b beacon) {
 	if b.origin == r.replica.Inc() {
 		return
 	}
-	ms := r.nowNs/int64(time.Millisecond) - b.at.WallMs()
+	ms := r.wallNs/int64(time.Millisecond) - b.at.WallMs()
 	o := r.lags.origin(b.origin)
 	switch {
 	case o == nil, -ms > r.cfg.Limits.MaxClockDrift.Milliseconds():

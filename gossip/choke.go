@@ -1,6 +1,8 @@
 package gossip
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -19,6 +21,11 @@ func (r *Replicator) SetChoked(now time.Time, on bool) {
 	}
 	r.begin(now)
 	r.choked = on
+	for i := range r.wants { // nobody could answer meanwhile
+		w := &r.wants[i]
+		w.due = max(w.due, r.nowNs+r.patience(w.link)*largePatience)
+	}
+	slices.SortStableFunc(r.wants, func(a, b want) int { return cmp.Compare(a.due, b.due) })
 	for _, l := range r.order {
 		l.chokeDue = true
 		r.wake(l)

@@ -38,7 +38,7 @@ func (r *Replicator) NextDue() (at time.Time, ok bool) {
 	if due == math.MaxInt64 {
 		return time.Time{}, false
 	}
-	return time.Unix(0, due), true
+	return time.Unix(0, due-r.nowNs+r.wallNs), true
 }
 
 // nextDue is when a tick has something to do for l. changed: the peer may not

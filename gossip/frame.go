@@ -55,6 +55,9 @@ func (r *Replicator) NextFrame(now time.Time, peer PeerID, buf []byte, limit int
 		r.require(l, needBehind, 0)
 		r.startSessions()
 	}
+	if l.unpush && l.queued() {
+		r.unqueue(l)
+	}
 	r.enc.Reset(buf)
 	full := len(buf) + limit
 	r.appendControl(l)

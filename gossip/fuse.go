@@ -29,9 +29,11 @@ type fuse struct {
 }
 
 // held is the number of drops in the largest verdict that waits.
-func (f *fuse) held() (n int) {
+func (f *fuse) held(nowNs int64) (n int) {
 	for _, v := range f.verdicts {
-		n = max(n, v.count)
+		if nowNs-v.at < int64(fuseMemory) {
+			n = max(n, v.count)
+		}
 	}
 	return n
 }

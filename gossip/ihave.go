@@ -80,10 +80,14 @@ func (r *Replicator) announced(l *link, dots crdt.Dots, large bool) {
 
 // hurryWants makes due what nobody was asked for.
 func (r *Replicator) hurryWants() {
+	changed := false
 	for i := range r.wants {
-		if w := &r.wants[i]; !w.asked {
-			w.due = min(w.due, r.nowNs)
+		if w := &r.wants[i]; !w.asked && w.due > r.nowNs {
+			w.due, changed = r.nowNs, true
 		}
+	}
+	if !changed {
+		return
 	}
 	slices.SortStableFunc(r.wants, func(a, b want) int { return cmp.Compare(a.due, b.due) })
 }
@@ -121,7 +125,7 @@ func (r *Replicator) want(w want) {
 // announcer has are asked of it only after the first failed to deliver; dots
 // that nobody delivers are left to a session.
 func (r *Replicator) graftDue() {
-	if len(r.wants) == 0 || r.wants[0].due > r.nowNs {
+	if r.choked || len(r.wants) == 0 || r.wants[0].due > r.nowNs {
 		return
 	}
 	n := 0

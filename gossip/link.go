@@ -41,6 +41,7 @@ type link struct {
 	abortID    uint64
 	behindDue  bool
 	chokeDue   bool
+	unpush     bool        // the peer pruned origins of which ops may wait
 	have       []crdt.Span // to announce, in no order
 	haveAt     int64       // when the first of have came
 	haveDue    bool        // announce with the next frame

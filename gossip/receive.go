@@ -124,14 +124,18 @@ func (r *Replicator) take(l *link, kind uint64, more *int) error {
 // Whoever meets messages under a wrong token says hello, and who is mistaken for
 // an earlier one answers it.
 func (r *Replicator) hello(l *link, theirs, mine uint64) {
-	if mine != 0 && mine != l.mine {
+	if mine != l.mine { // it does not know ours, or one of an earlier link
 		l.helloDue = true
 	}
 	if l.met && l.theirs == theirs {
 		return
 	}
-	if l.met {
+	if l.met { // another replica answers than before: it knows nothing of this link
 		r.abort(l)
+		r.tree.unmark(l)
+		r.hurryWants()
+		l.choked, l.heard, l.unequal = false, false, 0
+		l.chokeDue, l.summaryDue = r.choked, true
 	}
 	l.met, l.theirs = true, theirs
 }

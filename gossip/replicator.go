@@ -50,7 +50,8 @@ type Replicator struct {
 	enc *crdt.Encoder
 	dec *crdt.Decoder
 
-	nowNs  int64
+	nowNs  int64 // for timers: never runs backwards, nor stands still for a clock that was put back
+	wallNs int64 // the clock
 	lost   bool
 	maxHLC crdt.HLC
 	// unspent is the change of what waits that the budget was not told of yet.
@@ -375,7 +376,15 @@ func (r *Replicator) Ready(peer PeerID) bool {
 
 // begin starts a call at time now, which never runs backwards here.
 func (r *Replicator) begin(now time.Time) {
-	r.nowNs = max(r.nowNs, now.UnixNano())
+	switch wall := now.UnixNano(); {
+	case r.wallNs == 0:
+		r.nowNs, r.wallNs = wall, wall
+	case wall > r.wallNs:
+		r.nowNs += wall - r.wallNs
+		r.wallNs = wall
+	case r.wallNs-wall > int64(time.Second): // put back, not only callers that overtook one another
+		r.wallNs = wall
+	}
 	r.mark()
 }
 

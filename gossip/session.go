@@ -264,7 +264,10 @@ func (r *Replicator) conclude(l *link, s *session) error {
 		}
 		return nil
 	}
+	news := r.news(known.Clock)
+	slices.SortFunc(drops, crdt.Dot.Compare)
 	r.replica.Conclude(known, slices.Values(drops))
+	r.passOn(l, news)
 	r.settle()
 	l.concludedAt = r.nowNs
 	if s.empty {
@@ -274,6 +277,30 @@ func (r *Replicator) conclude(l *link, s *session) error {
 	r.stats.CellsDropped += int64(len(drops))
 	r.checkOwn()
 	return nil
+}
+
+// news is what the peer's clock teaches.
+func (r *Replicator) news(theirs *crdt.Clock) (news crdt.Dots) {
+	ours := r.replica.Clock()
+	for _, inc := range theirs.Incs() {
+		news = append(news, ours.Missing(theirs.Entry(inc).Dots(inc))...)
+	}
+	return news
+}
+
+// passOn announces to the other neighbours what came by a session, and so not as
+// ops that went on from here.
+func (r *Replicator) passOn(from *link, news crdt.Dots) {
+	for _, l := range r.order {
+		if l == from || l.role == RoleQuiet || len(news) == 0 {
+			continue
+		}
+		for _, sp := range news {
+			r.announce(l, sp)
+		}
+		l.haveDue = true
+		r.wake(l)
+	}
 }
 
 // finish ends the session of l if both directions are through.

@@ -175,7 +175,7 @@ func (r *Replicator) Stats() Stats {
 	s.RingOps, s.RingBytes = r.ring.n, r.ring.bytes
 	s.Cells, s.ClockEntries, s.Pending = r.replica.Cells().Len(), r.replica.Clock().Len(), r.replica.PendingLen()
 	s.Wants = len(r.wants)
-	s.FuseHeld = r.fuse.held()
+	s.FuseHeld = r.fuse.held(r.nowNs)
 	if b := r.Bootstrap(); b.Running {
 		s.Bootstrapping, s.BootstrapTotal, s.BootstrapDone = 1, b.Total, b.Done
 	}
@@ -201,7 +201,7 @@ func (r *Replicator) noteHLC(h crdt.HLC) {
 	if h <= r.maxHLC {
 		return
 	}
-	ahead := h.WallMs() - r.nowNs/int64(time.Millisecond)
+	ahead := h.WallMs() - r.wallNs/int64(time.Millisecond)
 	if ahead > r.cfg.Limits.MaxClockDrift.Milliseconds() {
 		r.stats.OpsFarAhead++
 		r.stats.MaxAheadMs = max(r.stats.MaxAheadMs, ahead)
@@ -211,7 +211,7 @@ func (r *Replicator) noteHLC(h crdt.HLC) {
 }
 
 func (r *Replicator) noteLag(origin crdt.Inc, h crdt.HLC) {
-	ms := r.nowNs/int64(time.Millisecond) - h.WallMs()
+	ms := r.wallNs/int64(time.Millisecond) - h.WallMs()
 	r.stats.LastLagMs = ms
 	r.stats.Lag[lagBucket(ms)]++
 	r.stats.LagSumMs += max(ms, 0)

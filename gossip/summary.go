@@ -32,7 +32,7 @@ func (r *Replicator) summaries() {
 // sendSummary encodes the summary that is due on l.
 func (r *Replicator) sendSummary(l *link) {
 	s := r.root()
-	appendSummary(r.enc, summary{root: s, ask: l.ask, wallMs: uint64(r.nowNs / int64(time.Millisecond))})
+	appendSummary(r.enc, summary{root: s, ask: l.ask, wallMs: uint64(r.wallNs / int64(time.Millisecond))})
 	r.stats.SummariesSent++
 	l.summaryDue, l.ask = false, false
 	l.sentRoot, l.sentAt = s, r.nowNs
@@ -53,7 +53,7 @@ func (r *Replicator) summary(l *link, s summary) {
 	l.heard = true
 	l.peerCells = int(min(s.root.Data.Count, math.MaxInt32))
 	l.peerEmpty = l.peerCells == 0
-	l.theirClock(s.wallMs, r.nowNs)
+	l.theirClock(s.wallMs, r.wallNs)
 	if l.inSync = r.root() == s.root; l.inSync {
 		l.unequal, l.calm = 0, 0
 		r.summaryEqual(l)

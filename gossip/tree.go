@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -110,6 +111,9 @@ func (t *tree) touch(inc crdt.Inc) *origin {
 	return o
 }
 
+// known is the origin of inc, if it is one: a peer may name any.
+func (t *tree) known(inc crdt.Inc) *origin { return t.origins[inc] }
+
 func (t *tree) unlink(o *origin) {
 	if o.older != nil {
 		o.older.newer = o.newer
@@ -154,6 +158,11 @@ func (t *tree) unmark(l *link) {
 func (t *tree) leave(l *link) {
 	t.unmark(l)
 	t.slots[l.slot] = nil
+	for o := t.oldest; o != nil; o = o.newer {
+		if o.parent == l {
+			o.parent = nil // or it would be kept
+		}
+	}
 }
 
 // eager reports whether the ops of o are pushed on l.
@@ -210,8 +219,14 @@ func firstHand(l *link, o *origin) bool { return l.role == RoleDirect && l.peerI
 // on, unless it was told to push none. Such a push was under way when the PRUNE
 // was, and no other will follow.
 func (r *Replicator) delivered(l *link, o *origin) {
-	if o.inc == r.replica.Inc() || o.mark(l)&refused != 0 {
+	if o.inc == r.replica.Inc() {
 		return
+	}
+	if o.mark(l)&refused != 0 {
+		if o.from() != nil || r.nowNs-o.prunedAt < repruneAfter {
+			return
+		}
+		o.set(l, refused, 0) // it forgot, and nobody else brings them
 	}
 	if p := o.from(); p != nil && p != l && firstHand(p, o) {
 		return
@@ -253,29 +268,27 @@ func (r *Replicator) prune(l *link, o *origin) {
 	l.prune = append(l.prune, o.inc)
 }
 
-// prunedBy takes a PRUNE. What waits of those origins is announced instead.
+// prunedBy takes a PRUNE. What waits of those origins is announced instead, when
+// the next frame is made.
 func (r *Replicator) prunedBy(l *link, incs []crdt.Inc) {
 	r.stats.PrunesReceived += int64(len(incs))
 	for _, inc := range incs {
-		r.tree.touch(inc).set(l, grafted|tried, pruned)
+		if o := r.tree.known(inc); o != nil {
+			o.set(l, grafted|tried, pruned)
+			l.unpush = l.role != RoleQuiet
+		}
 	}
-	if !l.queued() || l.role == RoleQuiet {
-		return
-	}
-	names := make(map[crdt.Inc]struct{}, len(incs))
-	for _, inc := range incs {
-		names[inc] = struct{}{}
+}
+
+// unqueue announces what waits on l of origins that the peer pruned.
+func (r *Replicator) unqueue(l *link) {
+	l.unpush = false
+	off := func(inc crdt.Inc) bool {
+		o := r.tree.origins[inc]
+		return o != nil && o.mark(l)&pruned != 0
 	}
 	of := func(op *crdt.Op) bool {
-		if _, ok := names[op.Dot.Inc]; !ok {
-			return false
-		}
-		for _, sp := range op.Covers {
-			if _, ok := names[sp.Inc]; !ok {
-				return false
-			}
-		}
-		return true
+		return off(op.Dot.Inc) && !slices.ContainsFunc(op.Covers, func(sp crdt.Span) bool { return !off(sp.Inc) })
 	}
 	for _, q := range []*queue{&l.queue, &l.large} {
 		for _, op := range q.extract(of) {
@@ -306,7 +319,9 @@ func (r *Replicator) graftedBy(l *link, dots crdt.Dots) {
 	for _, sp := range dots {
 		if sp.Inc != last {
 			last = sp.Inc
-			r.tree.touch(sp.Inc).set(l, pruned, grafted)
+			if o := r.tree.known(sp.Inc); o != nil {
+				o.set(l, pruned, grafted)
+			}
 		}
 	}
 }
