@@ -86,6 +86,8 @@ func (w *remoteWatch) Next(ctx context.Context) (Event, error) {
 			return Event{}, ctx.Err() // the next call goes on; this one is not to say that the watch failed
 		case ctx.Err() != nil && !errors.Is(err, ErrClosed):
 			return Event{}, err
+		case passes(err) && w.k.c.opts.FailFast:
+			return Event{}, err
 		case passes(err):
 			w.k.c.opts.Logger.Debug("watch interrupted", "keyspace", w.k.name, "err", err)
 			if err := w.rest(ctx); err != nil {
