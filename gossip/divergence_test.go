@@ -161,7 +161,7 @@ func TestLagIsNoDivergence(t *testing.T) {
 		if all := append(a.Divergences(), b.Divergences()...); len(all) > 0 {
 			t.Errorf("%+v", all)
 		}
-		now = run(t, now, 10*time.Second, a, b)
+		run(t, now, 10*time.Second, a, b)
 		equalRoots(t, a, b)
 	})
 	t.Run("slow session", func(t *testing.T) {

@@ -224,10 +224,7 @@ func printLinks(w io.Writer, st client.Status, _ time.Time) error {
 
 // roleOf is the role of the peer, or the number of keyspaces in each.
 func roleOf(l client.LinkStatus) string {
-	var roles []string
-	for _, role := range sortedKeys(l.Roles) {
-		roles = append(roles, role)
-	}
+	roles := sortedKeys(l.Roles)
 	if len(roles) < 2 {
 		return strings.Join(roles, "")
 	}

@@ -42,7 +42,6 @@ type Fleet struct {
 	nodes   []*node
 	ids     map[string]int32
 	overlay *overlay.Overlay
-	links   []*link
 
 	splits    []*split
 	oneWay    map[[2]int32]bool
