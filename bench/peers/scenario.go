@@ -239,7 +239,13 @@ func sustained(ctx context.Context, c *cluster, rate int, length time.Duration) 
 		if err != nil {
 			return nil, err
 		}
-		figures = append(figures, figure{"left to sessions", float64(now["OpsLeft"] - counted["OpsLeft"]), "ops"})
+		delta := func(name string) float64 { return float64(now[name] - counted[name]) }
+		pushed := float64(len(puts) * (len(c.nodes) - 1))
+		figures = append(figures,
+			figure{"ops left to sessions", pushed - delta("OpsApplied"), ""},
+			figure{"copies of an op a node", (delta("OpsApplied") + delta("OpsDuplicate")) / pushed, ""},
+			figure{"sessions", delta("SessionsDone"), ""},
+		)
 	}
 	return figures, nil
 }
