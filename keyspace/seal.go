@@ -51,6 +51,13 @@ func (k *Keyspace) Agree(now time.Time, a crdt.Agreement) (agreed bool) {
 	return agreed
 }
 
+// Lost reports whether writes are refused until Renew is called.
+func (k *Keyspace) Lost() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rep.Lost()
+}
+
 // Horizon is the birth horizon: an incarnation below it that is not known here is
 // too old to write.
 func (k *Keyspace) Horizon() crdt.Inc {

@@ -59,6 +59,10 @@ type Config struct {
 	Keyspaces []string
 	// ReapAfter is how long a failed node stays a member. Default 24h.
 	ReapAfter time.Duration
+	// RenewAfter is how long the node writes under one incarnation before it takes
+	// a new one; a longer one would keep the horizon below which incarnations are
+	// forgotten from rising. Default 7 days.
+	RenewAfter time.Duration
 	// Insecure allows addresses other than loopback. Nothing is encrypted or
 	// authenticated there: use it on a network where everybody is trusted.
 	Insecure bool
@@ -103,6 +107,12 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ReapAfter < 0 {
 		return c, fmt.Errorf("%w: reap-after must be positive, not %s", ErrConfig, c.ReapAfter)
+	}
+	if c.RenewAfter == 0 {
+		c.RenewAfter = 7 * 24 * time.Hour
+	}
+	if c.RenewAfter < 0 {
+		return c, fmt.Errorf("%w: renew-after must be positive, not %s", ErrConfig, c.RenewAfter)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -45,7 +45,6 @@ const (
 type Node struct {
 	cfg     Config
 	log     *slog.Logger
-	inc     crdt.Inc
 	started time.Time
 
 	store  storage.Store
@@ -81,6 +80,7 @@ type Node struct {
 	closedMu sync.Mutex // protects closed
 	closed   []crdt.Inc // learned from clocks, not yet told to all keyspaces
 	closedC  chan struct{}
+	lostC    chan struct{} // of capacity 1: a keyspace takes no writes under this incarnation
 
 	stopC      <-chan struct{} // closed when the node is to end
 	cancel     context.CancelCauseFunc
@@ -110,6 +110,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		holdings:  xsync.NewMap[string, *holding](),
 		ended:     make(map[gossip.PeerID]chan struct{}),
 		closedC:   make(chan struct{}, 1),
+		lostC:     make(chan struct{}, 1),
 		done:      make(chan struct{}),
 	}
 	var undo []func() // closes what was opened, if a later step does not succeed
@@ -133,22 +134,25 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	for _, st := range state.Keyspaces {
 		born = max(born, st.Clock.Horizon().BirthMs()+1)
 	}
-	n.inc = crdt.NewInc(born, rand.Uint64())
-	n.log = n.log.With("inc", n.inc)
+	inc := crdt.NewInc(born, rand.Uint64())
+	n.log = n.log.With("inc", inc) // of the start
 	n.clock = keyspace.NewClock(state.HLCBound)
-	n.owners.Set(n.inc, keyspace.Owner{Name: cfg.Name, State: crdt.OwnerAlive})
+	n.owners.Set(inc, keyspace.Owner{Name: cfg.Name, State: crdt.OwnerAlive})
 	n.env = &keyspace.Env{
 		Name:    cfg.Name,
-		Inc:     n.inc,
-		Self:    peerID(cfg.Name, n.inc),
+		Inc:     inc,
+		Self:    peerID(cfg.Name, inc),
 		Clock:   n.clock,
 		Owners:  n.owners,
 		Writer:  n.writer,
 		Waker:   n,
 		Closed:  n.noteClosed,
 		Holders: n.overlay.members,
-		Sync:    cfg.Durability == DurabilityFsync,
-		Logger:  n.log,
+		Lost:    n.noteLost,
+
+		Rejected: n.noteRejected,
+		Sync:     cfg.Durability == DurabilityFsync,
+		Logger:   n.log,
 	}
 	if n.wanted, err = newWanted(cfg.Keyspaces, n.inDir("keyspaces")); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDataDir, err)
@@ -168,7 +172,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Bind:      cfg.Bind,
 		Advertise: cfg.Advertise,
 		Join:      cfg.Join,
-		Inc:       uint64(n.inc),
+		Inc:       uint64(inc),
 		Zone:      cfg.Zone,
 		Roles:     cfg.Roles,
 		APIAddr:   n.APIAddr(),
@@ -296,6 +300,7 @@ func (n *Node) run() {
 	network.Go(func() { n.watchDirectory(netCtx) })
 	network.Go(func() { n.watchCatalog(netCtx) })
 	network.Go(func() { n.weave(netCtx) })
+	network.Go(func() { n.renewals(netCtx) })
 	network.Go(func() { n.serveMembers(netCtx) })
 	if n.api != nil {
 		network.Go(func() {
@@ -447,8 +452,8 @@ func (n *Node) Err() error { return n.err }
 // Name of the node.
 func (n *Node) Name() string { return n.cfg.Name }
 
-// Inc is the node's incarnation in hex.
-func (n *Node) Inc() string { return n.inc.String() }
+// Inc is the incarnation under which the node writes now, in hex.
+func (n *Node) Inc() string { return n.env.Writing().String() }
 
 // MeshAddr is the mesh address that others use, as host:port.
 func (n *Node) MeshAddr() string { return n.mesh.Addr() }
@@ -482,11 +487,11 @@ func (n *Node) supersede() error {
 	if err != nil {
 		n.log.Warn("former incarnation not known: what it bound to itself stays hidden until reaped", "err", err)
 	}
-	if old.Name == n.cfg.Name && old.Inc != 0 && old.Inc != n.inc {
+	if old.Name == n.cfg.Name && old.Inc != 0 && old.Inc != n.env.Inc {
 		n.owners.Set(old.Inc, keyspace.Owner{Name: n.cfg.Name, State: crdt.OwnerClosed})
 		for _, ks := range n.sorted() {
 			ks.CloseInc(time.Now(), old.Inc)
 		}
 	}
-	return writeIncarnation(path, incarnation{Name: n.cfg.Name, Inc: n.inc})
+	return writeIncarnation(path, incarnation{Name: n.cfg.Name, Inc: n.env.Inc})
 }

@@ -23,13 +23,15 @@ type drops struct {
 	counts map[string]uint64
 }
 
-func (d *drops) add(reason string) {
+func (d *drops) add(reason string) { d.addN(reason, 1) }
+
+func (d *drops) addN(reason string, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.counts == nil {
 		d.counts = make(map[string]uint64)
 	}
-	d.counts[reason]++
+	d.counts[reason] += uint64(n)
 }
 
 func (d *drops) snapshot() map[string]uint64 {

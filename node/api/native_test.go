@@ -673,3 +673,48 @@ func TestNextAfterDrainingAndContext(t *testing.T) {
 		}
 	}
 }
+
+// A reader whose time ends together with the connection gets the end of its time.
+func TestNextAfterBrokenConnectionAndContext(t *testing.T) {
+	s, addr := start(t, memory.New(1), Options{})
+	c := dial(t, addr, nil)
+	k, _ := c.Keyspace(t.Context(), "k")
+	for range 20 {
+		w, err := k.Watch(t.Context(), "", &client.WatchOptions{UpdatesOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ev, err := w.Next(t.Context()); err != nil || ev.Type != client.EventSynced {
+			t.Fatal(ev, err)
+		}
+		s.mu.Lock()
+		for n := range s.native {
+			n.conn.Close()
+		}
+		s.mu.Unlock()
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		returned := make(chan error, 1)
+		go func() {
+			for range 1000 {
+				if _, err := w.Next(ended); !errors.Is(err, context.Canceled) {
+					returned <- err
+					return
+				}
+			}
+			returned <- nil
+		}()
+		select {
+		case err := <-returned:
+			if err != nil {
+				t.Fatal(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("Next does not return")
+		}
+		if _, err := k.Put(t.Context(), "k", nil, nil); err != nil && !errors.Is(err, client.ErrUnknownOutcome) {
+			t.Fatal(err)
+		}
+		w.Close()
+	}
+}
