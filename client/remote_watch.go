@@ -81,7 +81,11 @@ func (w *remoteWatch) Next(ctx context.Context) (Event, error) {
 		case err == nil:
 			w.backoff = 0
 			w.pending = w.view.step(ev, w.pending)
-		case errors.Is(err, errReopened), errors.Is(err, errNotSent), errors.Is(err, errLost):
+		case errors.Is(err, errReopened):
+		case errors.Is(err, errNotSent), errors.Is(err, errLost):
+			if ctx.Err() != nil {
+				return Event{}, ctx.Err()
+			}
 		case ctx.Err() != nil && passes(err) && !errors.Is(err, ctx.Err()):
 			return Event{}, ctx.Err() // the next call goes on; this one is not to say that the watch failed
 		case ctx.Err() != nil && !errors.Is(err, ErrClosed):
@@ -145,7 +149,7 @@ func (w *remoteWatch) fromNode(ctx context.Context) (Event, error) {
 		return Event{}, errReopened
 	}
 	ev, err := s.next(ctx, w.closed)
-	if err != nil && !errors.Is(err, ErrClosed) && ctx.Err() == nil {
+	if err != nil && s.ended() { // it, and not only the reader's time: or its end would be found again and again
 		w.drop(s)
 	}
 	return ev, err

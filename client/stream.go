@@ -64,6 +64,13 @@ func (s *stream) end(err error) {
 	s.signal()
 }
 
+// ended reports whether nothing comes from the stream any more.
+func (s *stream) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil && len(s.queue) == 0
+}
+
 // awaitOpened returns once the node has accepted or refused the watch.
 func (s *stream) awaitOpened(ctx context.Context, closed <-chan struct{}) error {
 	for {
