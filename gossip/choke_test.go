@@ -353,3 +353,38 @@ func TestBudgetDropsTheFullest(t *testing.T) {
 		t.Fatalf("%d bytes are left on the budget", shared.sum)
 	}
 }
+
+// Who asked for a pause waits for nothing that was announced before and meanwhile:
+// it comes when the pause ends, and no session is opened for it.
+func TestChokedNodeOpensNoSession(t *testing.T) {
+	r := newReplicator("a", 1, Limits{})
+	r.LinkUp(start, "b", RoleTree)
+	r.LinkUp(start, "c", RoleTree)
+	if err := r.Step(start, "b", opOf(9, 1)); err != nil {
+		t.Fatal(err)
+	}
+	e := crdt.NewEncoder()
+	e.Reset(nil)
+	appendDots(e, kindIHave, crdt.Dots{{Inc: 9, Lo: 2, Hi: 2}})
+	if err := r.Step(start, "c", e.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	r.SetChoked(start, true)
+	now := start
+	for range 200 {
+		now = now.Add(50 * time.Millisecond)
+		r.Tick(now)
+	}
+	if len(r.links["c"].graft) > 0 {
+		t.Error("asked for an op in a pause")
+	}
+	r.SetChoked(now, false)
+	r.Tick(now)
+	if err := r.Step(now, "b", opOf(9, 2)); err != nil {
+		t.Fatal(err)
+	}
+	r.Tick(now.Add(10 * time.Second))
+	if need := r.links["c"].need; need != needNone {
+		t.Errorf("a session is wanted: need %d", need)
+	}
+}

@@ -58,3 +58,18 @@ func TestClockOffsetOfPeer(t *testing.T) {
 		t.Errorf("an absurd clock is %s away", l.ClockOffset)
 	}
 }
+
+// A wall clock that was an hour ahead and is put right: timers go on, and do not
+// stand still until the old time comes again.
+func TestTimersOutliveAClockThatStepsBack(t *testing.T) {
+	a, b, c := newReplicator("a", 1, Limits{}), newReplicator("b", 2, Limits{}), newReplicator("c", 3, Limits{})
+	linkUp(start, a, b)
+	linkUp(start, b, c)
+	now := run(t, start, 5*time.Second, a, b, c)
+	now = now.Add(-time.Hour)
+	d := mustPut(t, a, now, "x")
+	run(t, now, 10*time.Second, a, b, c)
+	if !c.Replica().Clock().Contains(d) {
+		t.Error("c does not know it 10 s after the step")
+	}
+}

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -98,5 +99,28 @@ func TestFuse(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A verdict that nobody confirmed within its memory is not held any more: its
+// peer was replaced, and all is in sync.
+func TestFuseHeldFalls(t *testing.T) {
+	a := newReplicator("a", 1, Limits{})
+	const cells = 3_000
+	for i := range cells {
+		mustPut(t, a, start, fmt.Sprint(i))
+	}
+	lostAll := New(Config{Self: "b"}, crdt.State{Inc: 2, Cells: crdt.NewMapCells(), Clock: a.Replica().Clock().Clone()}, nil)
+	linkUp(start, a, lostAll)
+	now := run(t, start, 5*time.Second, a, lostAll)
+	if n := a.Stats().FuseHeld; n != cells {
+		t.Fatalf("%d drops are held, want %d", n, cells)
+	}
+	b := newReplicator("b", 4, Limits{})
+	linkUp(now, a, b)
+	now = run(t, now, fuseMemory, a, b)
+	equalRoots(t, a, b)
+	if n := a.Stats().FuseHeld; n != 0 {
+		t.Errorf("%d drops are held, and all is in sync", n)
 	}
 }

@@ -32,10 +32,10 @@ type origin struct {
 	inc      crdt.Inc
 	parent   *link // whose pushes are the first to arrive, if its epoch is still epoch
 	epoch    int
-	heardAt  int64  // when the parent last brought a new op
-	pushedAt int64  // when the first small op was pushed, or 0
-	prunedAt int64  // when a peer was last told to push none
-	marks    []mark // by slot of the link; beyond: none
+	heardAt  int64   // when the parent last brought a new op
+	pushedAt int64   // when the first small op was pushed, or 0
+	marks    []mark  // by slot of the link; beyond: none
+	prunedAt []int64 // by slot: when the peer was last told to push none; beyond: never
 
 	older, newer *origin
 }
@@ -60,6 +60,23 @@ func (o *origin) set(l *link, clear, set mark) {
 	}
 	o.marks[l.slot] = m
 	l.marked = true
+}
+
+// toldAt is when the peer of l was last told to push none of o, or 0.
+func (o *origin) toldAt(l *link) int64 {
+	if l.slot < len(o.prunedAt) {
+		return o.prunedAt[l.slot]
+	}
+	return 0
+}
+
+// tell takes note that the peer of l is told to push none of o.
+func (o *origin) tell(l *link, nowNs int64) {
+	o.set(l, 0, refused)
+	for l.slot >= len(o.prunedAt) {
+		o.prunedAt = append(o.prunedAt, 0)
+	}
+	o.prunedAt[l.slot] = nowNs
 }
 
 // from is the link that brings the ops of o first, or nil.
@@ -223,7 +240,7 @@ func (r *Replicator) delivered(l *link, o *origin) {
 		return
 	}
 	if o.mark(l)&refused != 0 {
-		if o.from() != nil || r.nowNs-o.prunedAt < repruneAfter {
+		if o.from() != nil || r.nowNs-o.toldAt(l) < repruneAfter {
 			return
 		}
 		o.set(l, refused, 0) // it forgot, and nobody else brings them
@@ -256,15 +273,14 @@ func (r *Replicator) duplicated(l *link, o *origin) {
 
 // prune asks the peer of l to push no more ops of o.
 func (r *Replicator) prune(l *link, o *origin) {
-	if o.mark(l)&refused != 0 && r.nowNs-o.prunedAt < repruneAfter {
+	if o.mark(l)&refused != 0 && r.nowNs-o.toldAt(l) < repruneAfter {
 		return
 	}
 	if len(l.prune) >= maxPrunes {
 		r.stats.DropPrune++ // the next duplicate brings another
 		return
 	}
-	o.set(l, 0, refused)
-	o.prunedAt = r.nowNs
+	o.tell(l, r.nowNs)
 	l.prune = append(l.prune, o.inc)
 }
 

@@ -15,12 +15,13 @@ import (
 	"github.com/meshkv/meshkv/gossip/overlay"
 )
 
-// forest is replicators over an overlay. A frame takes a step of 1 ms, links are
+// forest is replicators over an overlay. A frame takes a step, of 1 ms, links are
 // in order and otherwise served by chance.
 type forest struct {
 	t     testing.TB
 	now   time.Time
 	steps int
+	pace  time.Duration // of a step
 	rng   *rand.Rand
 	nodes []*Replicator
 	peers [][]int // by node, those that a link is up to
@@ -29,7 +30,7 @@ type forest struct {
 }
 
 func newForest(t testing.TB, n int, seed uint64, lim Limits) *forest {
-	f := &forest{t: t, now: start, rng: rand.New(rand.NewPCG(seed, 1)), down: make(map[[2]int]bool)}
+	f := &forest{t: t, now: start, pace: time.Millisecond, rng: rand.New(rand.NewPCG(seed, 1)), down: make(map[[2]int]bool)}
 	var members []overlay.Member
 	index := make(map[string]int)
 	for i := range n {
@@ -60,11 +61,11 @@ type flight struct {
 	frame    []byte
 }
 
-// run passes so many milliseconds.
+// run passes so many steps: milliseconds, unless another pace is set.
 func (f *forest) run(ms int) {
 	f.t.Helper()
 	for range ms {
-		f.now = f.now.Add(time.Millisecond)
+		f.now = f.now.Add(f.pace)
 		f.steps++
 		var flights []flight
 		for i, r := range f.nodes {
