@@ -49,6 +49,13 @@ func (c *catalog) life(name string) (l life, exists bool) {
 	return l, known && !l.Removed
 }
 
+// removed reports whether the keyspace was removed, and has not come into being
+// since.
+func (c *catalog) removed(name string) bool {
+	l, _ := c.life(name)
+	return l.Removed
+}
+
 // learn takes note of what somebody knows.
 func (c *catalog) learn(name string, told life) (l life, exists bool) {
 	c.mu.Lock()

@@ -14,22 +14,16 @@ import (
 // Keyspace implements client.Cluster. A keyspace that this node does not hold is
 // served by a member; where it is this node's to hold, it comes into being.
 func (n *Node) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
-	return n.keyspace(name, false)
-}
-
-func (n *Node) keyspace(name string, member bool) (client.Keyspace, error) {
 	if err := checkKeyspaceName(name); err != nil {
 		return nil, err
 	}
-	h := &handle{n: n, name: name, member: member}
+	h := &handle{n: n, name: name}
 	if n.wanted.wants(name) {
 		cur, err := n.open(name)
 		if err != nil {
 			return nil, err
 		}
 		h.cur.Store(cur)
-	} else if member {
-		return nil, errNotHeld
 	}
 	return h, nil
 }
@@ -64,9 +58,18 @@ type backend struct {
 	member bool
 }
 
-// Keyspace implements client.Cluster.
+// Keyspace implements client.Cluster. Unlike the node's it makes none: a put
+// does, and a watch that does not go on from a cursor.
 func (b backend) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
-	return b.keyspace(name, b.member)
+	if err := checkKeyspaceName(name); err != nil {
+		return nil, err
+	}
+	if b.member && !b.wanted.wants(name) {
+		return nil, errNotHeld
+	}
+	h := &handle{n: b.Node, name: name, member: b.member}
+	h.cur.Store(b.held(name))
+	return h, nil
 }
 
 // Lookup implements api.Backend.
@@ -79,10 +82,11 @@ func (n *Node) Keyspaces(ctx context.Context) ([]client.KeyspaceInfo, error) {
 		if isSystem(h.id.Name) {
 			continue
 		}
-		info, err := h.handle.Info(ctx)
+		info, err := h.ks.Info(ctx) // of the handle, it might be forwarded by now
 		if err != nil {
 			return nil, fmt.Errorf("describe keyspace %s: %w", h.id.Name, err)
 		}
+		info.Members = n.memberNames(h.id.Name)
 		infos = append(infos, info)
 	}
 	return infos, nil

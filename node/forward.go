@@ -38,7 +38,7 @@ type forwarder struct {
 	last    map[string]string // the member that last served a keyspace
 	closed  bool
 
-	closing sync.WaitGroup // of connections that sweep closes
+	working sync.WaitGroup // of connections that are opened, or closed by sweep
 }
 
 func newForwarder() *forwarder {
@@ -210,18 +210,10 @@ func (f *forwarder) connect(ctx context.Context, member string) (*forwarded, err
 	if first {
 		fc = &forwarded{ready: make(chan struct{})}
 		f.clients[member] = fc
+		f.working.Go(func() { f.open(member, fc) })
 	}
 	fc.users++
 	f.mu.Unlock()
-	if first {
-		fc.client, fc.err = client.Dial(ctx, member, &client.DialOptions{
-			Dialer:      func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, member) },
-			DialTimeout: forwardDial,
-			FailFast:    true,
-			Logger:      f.log,
-		})
-		close(fc.ready)
-	}
 	select {
 	case <-fc.ready:
 	case <-ctx.Done():
@@ -229,11 +221,24 @@ func (f *forwarder) connect(ctx context.Context, member string) (*forwarded, err
 		return nil, fmt.Errorf("%w: %w", client.ErrUnavailable, ctx.Err())
 	}
 	if fc.err != nil {
-		f.discard(member, fc)
 		f.release(fc)
 		return nil, fc.err
 	}
 	return fc, nil
+}
+
+// open dials a member for all who wait for that: none of their contexts ends it.
+func (f *forwarder) open(member string, fc *forwarded) {
+	fc.client, fc.err = client.Dial(context.Background(), member, &client.DialOptions{
+		Dialer:      func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, member) },
+		DialTimeout: forwardDial,
+		FailFast:    true,
+		Logger:      f.log,
+	})
+	if fc.err != nil {
+		f.discard(member, fc)
+	}
+	close(fc.ready)
 }
 
 func (f *forwarder) retain(fc *forwarded) {
@@ -263,9 +268,9 @@ func (f *forwarder) sweep(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for member, fc := range f.clients {
-		if fc.users == 0 && now.Sub(fc.used) > forwardIdle {
+		if fc.users == 0 && closed(fc.ready) && now.Sub(fc.used) > forwardIdle {
 			delete(f.clients, member)
-			f.closing.Go(func() { fc.client.Close() })
+			f.working.Go(func() { fc.client.Close() })
 		}
 	}
 }
@@ -277,11 +282,10 @@ func (f *forwarder) close() {
 	all := f.clients
 	f.clients = nil
 	f.mu.Unlock()
+	f.working.Wait() // as long as one attempt to connect takes, at most
 	for _, fc := range all {
-		<-fc.ready
 		if fc.client != nil {
 			fc.client.Close()
 		}
 	}
-	f.closing.Wait()
 }

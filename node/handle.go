@@ -91,7 +91,7 @@ func (h *handle) write(ctx context.Context, op func(context.Context, client.Keys
 			return fmt.Errorf("%w: this node is leaving keyspace %s", client.ErrUnavailable, h.name)
 		}
 		err := op(ctx, cur.ks)
-		if !errors.Is(err, client.ErrDraining) || !cur.gone.Load() {
+		if !unreached(err) || !cur.gone.Load() {
 			return err
 		}
 	}
@@ -237,31 +237,9 @@ func (h *handle) Digest(ctx context.Context) (d client.Digest, err error) {
 // arrives; it says that it is synced when the keyspace has been joined.
 func (h *handle) Watch(ctx context.Context, prefix string, o *client.WatchOptions) (client.Watch, error) {
 	if h.member {
-		if cur := h.n.held(h.name); cur != nil && !cur.serves.Load() {
-			return nil, client.ErrJoining
-		}
+		return h.watch(ctx, prefix, o) // the node that forwards looks for another member
 	}
-	if h.n.wanted.wants(h.name) {
-		cur, err := h.n.open(h.name)
-		if err != nil {
-			return nil, err
-		}
-		h.cur.Store(cur)
-		if cur.serves.Load() {
-			return h.watchHere(ctx, cur, prefix, o)
-		}
-		w, err := h.watchHere(ctx, cur, prefix, o)
-		if err != nil {
-			return nil, err
-		}
-		return &joiningWatch{Watch: w, settled: cur.settled}, nil
-	}
-	if h.member {
-		return nil, errNotHeld
-	}
-	w := newSwitchWatch(h, prefix, o, func(ctx context.Context, o *client.WatchOptions) (client.Watch, error) {
-		return h.n.forward.watch(ctx, h.name, prefix, o)
-	})
+	w := newSwitchWatch(h, prefix, o)
 	// The first one now, so that a request that cannot be served is refused.
 	if _, err := w.open(ctx); err != nil {
 		return nil, err
@@ -269,10 +247,63 @@ func (h *handle) Watch(ctx context.Context, prefix string, o *client.WatchOption
 	return w, nil
 }
 
-func (h *handle) watchHere(ctx context.Context, cur *holding, prefix string, o *client.WatchOptions) (client.Watch, error) {
-	w, err := cur.ks.Watch(ctx, prefix, o)
-	if errors.Is(err, client.ErrDraining) && cur.gone.Load() {
-		err = fmt.Errorf("%w: keyspace %s is no longer here", client.ErrUnavailable, h.name)
+// watch opens a watch where the keyspace is now. One that goes on from a cursor
+// does not make the keyspace again after it was removed.
+func (h *handle) watch(ctx context.Context, prefix string, o *client.WatchOptions) (client.Watch, error) {
+	if !h.n.wanted.wants(h.name) {
+		if h.member {
+			return nil, errNotHeld
+		}
+		return h.n.forward.watch(ctx, h.name, prefix, o)
 	}
-	return w, err
+	if o != nil && o.From != "" && h.n.held(h.name) == nil && h.n.catalog.removed(h.name) {
+		return nil, errRemoved(h.name)
+	}
+	cur, err := h.n.open(h.name)
+	if err != nil {
+		return nil, err
+	}
+	h.cur.Store(cur)
+	serves := cur.serves.Load()
+	if h.member && !serves {
+		return nil, client.ErrJoining
+	}
+	w, err := cur.ks.Watch(ctx, prefix, o)
+	if err != nil {
+		return nil, cur.ended(err)
+	}
+	if serves {
+		return &heldWatch{w, cur}, nil
+	}
+	return &joiningWatch{Watch: &heldWatch{w, cur}, of: cur}, nil
+}
+
+// A heldWatch is a watch of a replica, which says why it ended.
+type heldWatch struct {
+	client.Watch
+	of *holding
+}
+
+// Next implements client.Watch.
+func (w *heldWatch) Next(ctx context.Context) (client.Event, error) {
+	ev, err := w.Watch.Next(ctx)
+	if err != nil {
+		err = w.of.ended(err)
+	}
+	return ev, err
+}
+
+// ended is err, or why the keyspace is no longer here if that is the reason.
+func (h *holding) ended(err error) error {
+	switch {
+	case !errors.Is(err, client.ErrDraining) || !h.gone.Load():
+		return err
+	case h.removed.Load():
+		return errRemoved(h.id.Name)
+	}
+	return fmt.Errorf("%w: keyspace %s is no longer here", client.ErrUnavailable, h.id.Name)
+}
+
+func errRemoved(name string) error {
+	return fmt.Errorf("%w: keyspace %s was removed", client.ErrNotFound, name)
 }

@@ -81,6 +81,7 @@ type holding struct {
 
 	serves  atomic.Bool   // answers reads; false while it joins, and at the end
 	gone    atomic.Bool   // no longer held here
+	removed atomic.Bool   // and nowhere else; set before gone
 	leaving atomic.Bool   // takes no writes any more
 	settled chan struct{} // closed when it serves for the first time, or is gone
 

@@ -220,6 +220,7 @@ func (n *Node) follow(now time.Time, name string, told life) {
 	known, exists := n.catalog.learn(name, told)
 	h := n.held(name)
 	if h != nil && h.id.Gen < known.Generation {
+		h.removed.Store(true)
 		finish := n.release(now, h)
 		n.background.Go(func() { n.dropLater(finish) })
 		h = nil

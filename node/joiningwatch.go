@@ -11,7 +11,7 @@ import (
 // been shown.
 type joiningWatch struct {
 	client.Watch // of this node's replica
-	settled      <-chan struct{}
+	of           *holding
 
 	held   bool // synced is to be told
 	cursor client.Cursor
@@ -24,7 +24,7 @@ func (w *joiningWatch) Next(ctx context.Context) (client.Event, error) {
 		switch {
 		case err != nil:
 			return ev, err
-		case ev.Type == client.EventSynced && !closed(w.settled):
+		case ev.Type == client.EventSynced && !closed(w.of.settled):
 			w.held, w.cursor = true, ev.Cursor
 			continue
 		case ev.Type == client.EventResync, ev.Type == client.EventSynced:
@@ -48,7 +48,7 @@ func (w *joiningWatch) next(ctx context.Context) (client.Event, error) {
 	go func() {
 		defer close(done)
 		select {
-		case <-w.settled:
+		case <-w.of.settled:
 			cancel()
 		case <-stop:
 		}
@@ -56,11 +56,14 @@ func (w *joiningWatch) next(ctx context.Context) (client.Event, error) {
 	ev, err := w.Watch.Next(either) // what is there comes before the end of the context
 	close(stop)
 	<-done
-	if err == nil || ctx.Err() != nil || !closed(w.settled) || either.Err() == nil {
+	if err == nil || ctx.Err() != nil || !closed(w.of.settled) || either.Err() == nil {
 		return ev, err
 	}
 	if ev, err := w.Watch.Next(either); err == nil { // it came between the two
 		return ev, nil
+	}
+	if w.of.gone.Load() { // it settled because it ended
+		return client.Event{}, w.of.ended(client.ErrDraining)
 	}
 	w.held = false
 	return client.Event{Type: client.EventSynced, Cursor: w.cursor}, nil

@@ -59,13 +59,13 @@ func (n *Node) LeaveKeyspace(ctx context.Context, name string, force bool) error
 	}
 	n.linkMu.Unlock()
 	n.announceAll()
-	if err := n.register(ctx); err != nil {
-		return err
+	if finish != nil { // whatever comes of the record: this node tells its peers itself
+		err := finish(ctx)
+		if err != nil {
+			return err
+		}
 	}
-	if finish == nil {
-		return nil
-	}
-	return finish(ctx)
+	return n.register(ctx)
 }
 
 // handOver waits until a peer has all that the holding has.

@@ -15,7 +15,6 @@ import (
 type switchWatch struct {
 	h      *handle
 	prefix string
-	next   func(context.Context, *client.WatchOptions) (client.Watch, error)
 	life   context.Context // ends with Close
 	end    context.CancelFunc
 
@@ -23,12 +22,13 @@ type switchWatch struct {
 	cur client.Watch
 
 	opts   client.WatchOptions
-	told   bool // an event was delivered
-	resync bool // to be delivered before what follows
+	told   bool          // an event was delivered
+	cursor client.Cursor // of the last one; empty in a snapshot
+	resync bool          // to be delivered before what follows
 }
 
-func newSwitchWatch(h *handle, prefix string, o *client.WatchOptions, next func(context.Context, *client.WatchOptions) (client.Watch, error)) *switchWatch {
-	w := &switchWatch{h: h, prefix: prefix, next: next}
+func newSwitchWatch(h *handle, prefix string, o *client.WatchOptions) *switchWatch {
+	w := &switchWatch{h: h, prefix: prefix}
 	// Nobody's call: it ends with the watch.
 	w.life, w.end = context.WithCancel(context.Background())
 	if o != nil {
@@ -51,7 +51,7 @@ func (w *switchWatch) Next(ctx context.Context) (client.Event, error) {
 			}
 			var ev client.Event
 			if ev, err = cur.Next(ctx); err == nil {
-				w.told = true
+				w.told, w.cursor = true, ev.Cursor
 				return ev, nil
 			}
 		}
@@ -60,7 +60,9 @@ func (w *switchWatch) Next(ctx context.Context) (client.Event, error) {
 			return client.Event{}, client.ErrClosed
 		case ctx.Err() != nil:
 			return client.Event{}, err
-		case !unreached(err) || w.h.n.draining.Load():
+		case w.h.n.draining.Load():
+			return client.Event{}, err
+		case !unreached(err) && !errors.Is(err, client.ErrOverloaded):
 			return client.Event{}, err
 		}
 		w.drop(cur)
@@ -88,13 +90,15 @@ func (w *switchWatch) open(ctx context.Context) (client.Watch, error) {
 	defer stop()
 	opts := w.opts
 	if w.told {
-		opts = client.WatchOptions{} // all of it, after a resync
+		// From the cursor, which only the same replica knows: another one begins with
+		// a resync. Without one, all of it.
+		opts = client.WatchOptions{From: w.cursor}
 	}
-	next, err := w.next(ctx, &opts)
+	next, err := w.h.watch(ctx, w.prefix, &opts)
 	if err != nil {
 		return nil, err
 	}
-	w.resync = w.told
+	w.resync = w.told && w.cursor == ""
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.life.Err() != nil {
