@@ -29,7 +29,7 @@ func (r *Replicator) NextDue() (at time.Time, ok bool) {
 	if len(r.order) > 0 {
 		root := r.root()
 		for _, l := range r.order {
-			due = min(due, l.nextDue(r.nowNs, &r.cfg.Limits, l.unequal > 0 || root != l.sentRoot))
+			due = min(due, l.nextDue(r.nowNs, &r.cfg.Limits, l.differs() || root != l.sentRoot))
 			if !l.awake && r.ready(l) {
 				due = r.nowNs
 			}

@@ -84,6 +84,9 @@ type link struct {
 	concludedAt int64 // when a session last ended with a conclusion here
 }
 
+// differs reports whether the last summary of the peer was not equal.
+func (l *link) differs() bool { return l.heard && !l.inSync }
+
 // token recognises this link's session messages.
 func (l *link) token() uint64 { return l.mine + l.theirs }
 

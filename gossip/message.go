@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/meshkv/meshkv/crdt"
 	"github.com/meshkv/meshkv/gossip/reconcile"
@@ -14,7 +15,9 @@ import (
 //	op       [2, op]
 //	ihave    [3, dots, large]              dots that the sender has; it pushes none that are large
 //	graft    [4, dots]                     dots that the sender wants
-//	summary  [5, hash, count, clock hash, clock count, ask, ms]  and what time it is at the sender
+//	summary  [5, hash, count, clock hash, clock count, ask, ms, last, hash, count, clock hash, clock count]
+//	                               ms is what time it is at the sender, last and what follows
+//	                               the cut, which may be left out
 //	session  [6, link, id, number, payload]
 //	busy     [7, id, ms]                   refuses session id; try after ms
 //	abort    [8, link, id]                 ends session id without conclusion
@@ -48,6 +51,7 @@ const (
 	maxPayload       = 2 << 20 // of a session message: one cell of the largest size, and some
 	maxBusyMs        = 60_000
 	defaultFrame     = 64 << 10
+	cutFields        = 5  // of the cut in a summary
 	sessionOverhead  = 48 // of a session message beside its payload
 )
 
@@ -57,6 +61,7 @@ type summary struct {
 	ask  bool // the sender wants a session and is not the one to begin it
 
 	wallMs uint64 // the sender's clock
+	cut    *cut   // nil: as root
 }
 
 func appendHello(e *crdt.Encoder, mine, theirs uint64, inc crdt.Inc) {
@@ -111,14 +116,26 @@ func appendBehind(e *crdt.Encoder) {
 }
 
 func appendSummary(e *crdt.Encoder, s summary) {
-	e.ArrayLen(7)
+	if s.cut == nil {
+		e.ArrayLen(7)
+	} else {
+		e.ArrayLen(7 + cutFields)
+	}
 	e.Uint(kindSummary)
-	e.Uint(s.root.Data.Hash)
-	e.Uint(s.root.Data.Count)
-	e.Uint(s.root.Clock.Hash)
-	e.Uint(s.root.Clock.Count)
+	appendRoot(e, s.root)
 	e.Bool(s.ask)
 	e.Uint(s.wallMs)
+	if s.cut != nil {
+		e.Uint(uint64(s.cut.last))
+		appendRoot(e, s.cut.root)
+	}
+}
+
+func appendRoot(e *crdt.Encoder, r reconcile.Root) {
+	e.Uint(r.Data.Hash)
+	e.Uint(r.Data.Count)
+	e.Uint(r.Clock.Hash)
+	e.Uint(r.Clock.Count)
 }
 
 // envelope is a session message without its payload. Sessions of one link are
@@ -191,14 +208,29 @@ func takeUints(d *crdt.Decoder, into ...*uint64) error {
 	return nil
 }
 
-func takeSummary(d *crdt.Decoder) (s summary, err error) {
-	if err = takeUints(d, &s.root.Data.Hash, &s.root.Data.Count, &s.root.Clock.Hash, &s.root.Clock.Count); err != nil {
+// takeSummary takes a summary. more is as for take.
+func takeSummary(d *crdt.Decoder, more *int) (s summary, err error) {
+	if err = takeRoot(d, &s.root); err != nil {
 		return s, err
 	}
-	if s.ask, err = d.Bool(); err == nil {
-		s.wallMs, err = d.Uint()
+	if s.ask, err = d.Bool(); err != nil {
+		return s, err
 	}
+	if s.wallMs, err = d.Uint(); err != nil || *more < cutFields {
+		return s, err
+	}
+	*more -= cutFields
+	var last uint64
+	c := &cut{}
+	if err = takeUints(d, &last); err == nil {
+		err = takeRoot(d, &c.root)
+	}
+	c.last, s.cut = int64(min(last, math.MaxInt64)), c
 	return s, err
+}
+
+func takeRoot(d *crdt.Decoder, r *reconcile.Root) error {
+	return takeUints(d, &r.Data.Hash, &r.Data.Count, &r.Clock.Hash, &r.Clock.Count)
 }
 
 // takeEnvelope takes a session message. The payload is not a copy.

@@ -68,7 +68,7 @@ func (r *Replicator) take(l *link, kind uint64, more *int) error {
 		}
 		return err
 	case kindSummary:
-		s, err := takeSummary(d)
+		s, err := takeSummary(d, more)
 		if err == nil {
 			r.summary(l, s)
 		}
@@ -147,11 +147,14 @@ func (r *Replicator) op(l *link, op *crdt.Op) {
 	r.checkDots(op.Covers)
 	r.checkDots(op.Removes)
 	r.noteHLC(op.HLC)
+	before := r.data.Root()
 	if !r.replica.Apply(op) {
 		r.stats.OpsDuplicate++
 		r.duplicated(l, r.tree.touch(op.Dot.Inc))
 		return
 	}
+	r.settle()
+	r.noteOps(before, op)
 	r.delivered(l, r.tree.touch(op.Dot.Inc))
 	r.noteLag(op.Dot.Inc, op.HLC)
 	r.spread(l, op)

@@ -31,13 +31,15 @@ var (
 //	consume Changes as one transaction, and Reset it;
 //	wake the writers of TakeWakes, each of which calls NextFrame until it says false;
 //	after Step: on an error close the link (and call LinkDown);
-//	            if Lost, mint a new Inc and Renew before the next write.
+//	            if Lost, mint a new Inc and Renew before the next write;
+//	after Tick: if Damaged, and there is a peer, discard it and begin anew.
 type Replicator struct {
 	cfg     Config
 	replica *crdt.Replica
 	data    *reconcile.Trie
 	clock   clockSum
 	ring    ring
+	strata  strata
 
 	tree   tree
 	choked bool // peers are to send no ops
@@ -58,6 +60,7 @@ type Replicator struct {
 	unspent   int
 	fuse      fuse
 	scrub     scrub
+	damaged   bool
 	askedTill int64 // an empty replica waits so long for a sponsor that was asked
 	stats     Stats
 
@@ -142,11 +145,13 @@ func (r *Replicator) Put(now time.Time, w crdt.Write) (crdt.Dot, error) {
 		return crdt.Dot{}, ErrRenew
 	}
 	r.begin(now)
+	before := r.data.Root()
 	ops, err := r.replica.Put(w)
 	if err != nil {
 		return crdt.Dot{}, err
 	}
 	r.settle()
+	r.noteOps(before, ops...)
 	r.issue(ops)
 	return ops[len(ops)-1].Dot, nil
 }
@@ -158,8 +163,10 @@ func (r *Replicator) Delete(now time.Time, key string, at crdt.HLC) (d crdt.Dot,
 		return crdt.Dot{}, false, ErrRenew
 	}
 	r.begin(now)
+	sum := r.data.Root()
 	ops := r.replica.Delete(key, at)
 	r.settle()
+	r.noteOps(sum, ops...)
 	r.issue(ops)
 	if len(ops) == 0 {
 		return crdt.Dot{}, false, nil
@@ -176,9 +183,11 @@ func (r *Replicator) Remove(now time.Time, dots []crdt.Dot, at crdt.HLC) (remove
 	}
 	r.begin(now)
 	before := r.replica.Cells().Len()
+	sum := r.data.Root()
 	ops := r.replica.Remove(dots, at)
 	removed = before - r.replica.Cells().Len()
 	r.settle()
+	r.noteOps(sum, ops...)
 	r.issue(ops)
 	return removed, nil
 }

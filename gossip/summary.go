@@ -23,7 +23,7 @@ func (r *Replicator) summaries() {
 		if !taken {
 			current, taken = r.root(), true
 		}
-		if now >= l.idleAt || current != l.sentRoot || l.unequal > 0 {
+		if now >= l.idleAt || current != l.sentRoot || l.differs() {
 			l.summaryDue = true
 		}
 	}
@@ -32,7 +32,7 @@ func (r *Replicator) summaries() {
 // sendSummary encodes the summary that is due on l.
 func (r *Replicator) sendSummary(l *link) {
 	s := r.root()
-	appendSummary(r.enc, summary{root: s, ask: l.ask, wallMs: uint64(r.wallNs / int64(time.Millisecond))})
+	appendSummary(r.enc, summary{root: s, cut: r.lastCut(), ask: l.ask, wallMs: uint64(r.wallNs / int64(time.Millisecond))})
 	r.stats.SummariesSent++
 	l.summaryDue, l.ask = false, false
 	l.sentRoot, l.sentAt = s, r.nowNs
@@ -45,8 +45,31 @@ func (r *Replicator) idleAfter() int64 {
 	return r.nowNs + idle - r.cfg.Rand.Int64N(idle/4+1) // spread over time
 }
 
-// summary takes a peer's summary. Unequal to ours at the start of a link, or
-// twice running, means a session.
+// How many summaries that differ for another reason than ops on their way mean a
+// session. Under writes one of them may do so by chance: where an op coalesced
+// with one that is older than the cut, or where two removed the same cell.
+const (
+	unequalQuiet = 2
+	unequalBusy  = 3
+	unequalCells = 10 // only the cells differ: rarely anything but chance
+)
+
+// inStep takes note that the peer of l has nothing that is missing here, nor the
+// other way round, but for ops on their way. The calm after sessions lasts
+// longer: they would come again and again if each ended it.
+func (r *Replicator) inStep(l *link) {
+	l.unequal = 0
+	if r.nowNs >= l.calmAt+l.calm {
+		l.calm = 0
+	}
+	if l.need == needSummary {
+		l.need = needNone
+	}
+	r.summaryEqual(l)
+}
+
+// summary takes a peer's summary. One that differs at the start of a link, or some
+// that do in a row, mean a session.
 func (r *Replicator) summary(l *link, s summary) {
 	r.stats.SummariesReceived++
 	first := !l.heard
@@ -55,8 +78,7 @@ func (r *Replicator) summary(l *link, s summary) {
 	l.peerEmpty = l.peerCells == 0
 	l.theirClock(s.wallMs, r.wallNs)
 	if l.inSync = r.root() == s.root; l.inSync {
-		l.unequal, l.calm = 0, 0
-		r.summaryEqual(l)
+		r.inStep(l)
 		if s.ask && l.session == nil { // equal by now: what it wanted has arrived
 			l.summaryDue = true
 		}
@@ -65,6 +87,21 @@ func (r *Replicator) summary(l *link, s summary) {
 			l.idleAt = r.idleAfter()
 		}
 		return
+	}
+	enough := unequalQuiet
+	if !first {
+		clock, data := r.compareCuts(s)
+		switch {
+		case clock && data:
+			r.inStep(l)
+		case clock:
+			enough = unequalCells
+		case s.cut != nil || len(r.strata.all) > 0:
+			enough = unequalBusy
+		}
+		if clock && data && !s.ask {
+			return
+		}
 	}
 	r.stats.SummariesUnequal++
 	r.summaryDiffers(l, s.root)
@@ -83,7 +120,7 @@ func (r *Replicator) summary(l *link, s summary) {
 		r.require(l, needStart, 0)
 	case first: // the peer sees the same, and begins
 		r.require(l, needStart, r.cfg.Limits.SummaryEvery)
-	case l.unequal >= 2 && r.nowNs >= l.calmAt:
+	case l.unequal >= enough && r.nowNs >= l.calmAt:
 		r.require(l, needSummary, 0)
 	}
 }

@@ -97,7 +97,7 @@ func (s *ClockSum) Update(inc crdt.Inc, e crdt.Entry) {
 	if old, ok := s.hashes[inc]; ok {
 		s.sum.remove(old)
 	}
-	if e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed && !e.Sealed {
+	if nothing(e) {
 		delete(s.hashes, inc)
 		return
 	}
@@ -108,3 +108,18 @@ func (s *ClockSum) Update(inc crdt.Inc, e crdt.Entry) {
 
 // Root is the sum.
 func (s *ClockSum) Root() Sum { return s.sum }
+
+// Swap is sum with the entry now of inc in the place of was.
+func (s *ClockSum) Swap(sum Sum, inc crdt.Inc, was, now crdt.Entry) Sum {
+	if !nothing(was) {
+		sum.remove(EntryHash(s.seed, inc, was))
+	}
+	if !nothing(now) {
+		sum.add(EntryHash(s.seed, inc, now))
+	}
+	return sum
+}
+
+func nothing(e crdt.Entry) bool {
+	return e.Prefix == 0 && len(e.Islands) == 0 && !e.Closed && !e.Sealed
+}
