@@ -57,7 +57,7 @@ func (r *Replicator) tickScrub() {
 	r.scrub = scrub{at: r.nowNs + every}
 	if wrong > 0 {
 		r.stats.ScrubDifferences += int64(wrong)
-		r.rebuild()
+		r.repair()
 	}
 }
 
@@ -67,16 +67,21 @@ func (r *Replicator) sound(c *crdt.Cell) bool {
 	return r.replica.Cells().ByDot(c.Dot) != nil || !r.data.Has(c)
 }
 
+// cells are the live cells, by themselves where they can be listed, and else by
+// the trie.
+func (r *Replicator) cells() iter.Seq[*crdt.Cell] {
+	if all, ok := r.replica.Cells().(interface{ All() iter.Seq[*crdt.Cell] }); ok {
+		return all.All()
+	}
+	return r.data.Snapshot().All
+}
+
 // rebuild makes the tries anew from the cells and the clock, and ends the sessions
 // that go by the old ones. It is the answer to a bug or to failing memory, and
 // takes about half a second for a million cells.
 func (r *Replicator) rebuild() {
-	cells := iter.Seq[*crdt.Cell](r.data.Snapshot().All)
-	if all, ok := r.replica.Cells().(interface{ All() iter.Seq[*crdt.Cell] }); ok {
-		cells = all.All()
-	}
 	data := reconcile.NewTrie(r.cfg.Seed)
-	for c := range cells {
+	for c := range r.cells() {
 		if r.replica.Cells().ByDot(c.Dot) != nil {
 			data.Insert(c)
 		}

@@ -134,7 +134,7 @@ func (r *Replicator) detach(l *link) {
 // place takes a place for one more session, if it may begin. While an empty
 // replica is being filled there is no other, so that nothing is sent to it twice.
 func (r *Replicator) place(outbound bool) bool {
-	return !r.filling() && r.cfg.Pace.Begin(outbound)
+	return !r.damaged && !r.filling() && r.cfg.Pace.Begin(outbound)
 }
 
 // sessionMessage takes one message of a session. Only a malformed payload is an

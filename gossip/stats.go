@@ -105,6 +105,7 @@ type Stats struct {
 	Pending              int
 	Wants                int
 	FuseHeld             int // drops that wait for a second verdict
+	Damaged              int // 1: see Replicator.Damaged
 	// Of the session that fills this replica: see Bootstrap.
 	Bootstrapping, BootstrapTotal, BootstrapDone int
 }
@@ -176,6 +177,9 @@ func (r *Replicator) Stats() Stats {
 	s.Cells, s.ClockEntries, s.Pending = r.replica.Cells().Len(), r.replica.Clock().Len(), r.replica.PendingLen()
 	s.Wants = len(r.wants)
 	s.FuseHeld = r.fuse.held(r.nowNs)
+	if r.damaged {
+		s.Damaged = 1
+	}
 	if b := r.Bootstrap(); b.Running {
 		s.Bootstrapping, s.BootstrapTotal, s.BootstrapDone = 1, b.Total, b.Done
 	}
