@@ -172,3 +172,23 @@ func TestSystemKeyspacesAreReadOnly(t *testing.T) {
 		t.Errorf("delete: %v", err)
 	}
 }
+
+// Where a keyspace does not exist yet, or was removed, a node that is to hold it
+// makes it for the others.
+func TestForwardMakesKeyspace(t *testing.T) {
+	holder := start(t, node.Config{Name: "holder", Keyspaces: []string{"b"}})
+	out := start(t, node.Config{Name: "out", Join: []string{holder.MeshAddr()}, Keyspaces: []string{"none"}})
+	remote := open(t, out, "b")
+	for range 2 {
+		until(t, "put at the member", func() bool {
+			_, err := remote.Put(t.Context(), "k", []byte("1"), nil)
+			return err == nil
+		})
+		if v := value(open(t, holder, "b"), "k"); v != "1" {
+			t.Errorf("at the member: %s", v)
+		}
+		if err := holder.RemoveKeyspace(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

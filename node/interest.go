@@ -14,7 +14,7 @@ import (
 // A link frame without a keyspace's name is of the nodes themselves:
 //
 //	[0] [kind u8] [payload]
-//	interest: [flags u8] [count] ([id] [epoch])… [count] ([name])…
+//	interest: [flags u8] [count] ([id] [epoch])… [count] ([name])… [count] ([name])…
 //	          counts and epochs as uvarints, strings as [len u8] [bytes]
 //
 // Unknown kinds, and what follows the known fields, are skipped.
@@ -34,6 +34,7 @@ type interest struct {
 	All     bool // every keyspace that comes into being, less Without
 	Held    map[keyspaceID]uint64
 	Without []string // ascending
+	Named   []string // ascending: held as soon as they come into being
 }
 
 // epoch of the keyspace at that node; 0 if it has not told one yet. False if the
@@ -67,7 +68,7 @@ func (i *interest) wants(name string) bool {
 			return true
 		}
 	}
-	return isSystem(name) || i.All && !slices.Contains(i.Without, name)
+	return isSystem(name) || (i.All || slices.Contains(i.Named, name)) && !slices.Contains(i.Without, name)
 }
 
 // appendInterest appends the frame that tells i.
@@ -88,8 +89,13 @@ func appendInterest(b []byte, i interest) []byte {
 		b = appendName(b, id.String())
 		b = binary.AppendUvarint(b, i.Held[id])
 	}
-	b = binary.AppendUvarint(b, uint64(len(i.Without)))
-	for _, name := range i.Without {
+	b = appendNames(b, i.Without)
+	return appendNames(b, i.Named)
+}
+
+func appendNames(b []byte, names []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(names)))
+	for _, name := range names {
 		b = appendName(b, name)
 	}
 	return b
@@ -125,20 +131,29 @@ func parseInterest(b []byte) (i interest, err error) {
 		b = b[n:]
 		i.Held[id] = epoch
 	}
-	if count, b, err = takeCount(b); err != nil {
+	if i.Without, b, err = takeNames(b); err != nil {
 		return i, err
+	}
+	i.Named, _, err = takeNames(b)
+	return i, err
+}
+
+func takeNames(b []byte) (names []string, rest []byte, err error) {
+	count, b, err := takeCount(b)
+	if err != nil {
+		return nil, nil, err
 	}
 	for range count {
 		var name string
 		if name, b, err = takeName(b); err != nil {
-			return i, err
+			return nil, nil, err
 		}
 		if err := checkKeyspaceName(name); err != nil {
-			return i, fmt.Errorf("%w: %w", errFrame, err)
+			return nil, nil, fmt.Errorf("%w: %w", errFrame, err)
 		}
-		i.Without = append(i.Without, name)
+		names = append(names, name)
 	}
-	return i, nil
+	return names, b, nil
 }
 
 func takeCount(b []byte) (count uint64, rest []byte, err error) {
@@ -160,7 +175,7 @@ func takeName(b []byte) (name string, rest []byte, err error) {
 // interest is what this node tells its peers.
 func (n *Node) interest() interest {
 	wanted := n.wanted.snapshot()
-	i := interest{All: wanted.All, Without: wanted.Without, Held: make(map[keyspaceID]uint64)}
+	i := interest{All: wanted.All, Without: wanted.Without, Named: wanted.Names, Held: make(map[keyspaceID]uint64)}
 	for _, h := range n.allHeld() {
 		if !isSystem(h.id.Name) {
 			i.Held[h.id] = h.epoch

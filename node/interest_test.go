@@ -34,7 +34,7 @@ func TestKeyspaceID(t *testing.T) {
 func TestInterest(t *testing.T) {
 	for name, i := range map[string]interest{
 		"none": {Held: map[keyspaceID]uint64{}},
-		"some": {Held: map[keyspaceID]uint64{{"a", 0}: 3, {"b", 7}: 1 << 40}},
+		"some": {Held: map[keyspaceID]uint64{{"a", 0}: 3, {"b", 7}: 1 << 40}, Named: []string{"a", "c"}},
 		"all":  {All: true, Held: map[keyspaceID]uint64{{"a", 2}: 1}, Without: []string{"x", "y"}},
 	} {
 		frame := appendInterest(nil, i)
