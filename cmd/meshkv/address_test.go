@@ -24,7 +24,8 @@ func TestParseAddress(t *testing.T) {
 		{"no keyspace", "/a", "", "", false},
 		{"empty", "", "", "", false},
 		{"capital", "A/b", "", "", false},
-		{"system", "_x/b", "", "", false},
+		{"system", "_members/b", "_members", "b", true},
+		{"not of the system", "_x/b", "", "", false},
 		{"longest keyspace", strings.Repeat("a", 63) + "/b", strings.Repeat("a", 63), "b", true},
 		{"keyspace too long", strings.Repeat("a", 64) + "/b", "", "", false},
 	} {

@@ -44,6 +44,15 @@ func (a *app) keyspaceCommand() *cobra.Command {
 			if err := checkKeyspace(args[0]); err != nil {
 				return err
 			}
+			if strings.HasPrefix(args[0], "_") { // not listed
+				return a.withKeyspace(cmd.Context(), args[0], func(ctx context.Context, ks client.Keyspace) error {
+					info, err := ks.Info(ctx)
+					if err != nil {
+						return fmt.Errorf("keyspace info: %w", err)
+					}
+					return a.printKeyspaceInfo(info)
+				})
+			}
 			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
 				infos, err := c.Keyspaces(ctx) // opening one would create it
 				if err != nil {

@@ -73,9 +73,11 @@ func (a *app) changeKeyspace(ctx context.Context, method, name, body, done strin
 	if resp.StatusCode != http.StatusOK {
 		switch answer.Error.Code {
 		case "not_found":
-			return fmt.Errorf("%w: %s", client.ErrNotFound, answer.Error.Message)
+			return told(client.ErrNotFound, answer.Error.Message)
+		case "denied":
+			return told(client.ErrDenied, answer.Error.Message)
 		case "unavailable", "joining", "draining", "no_quorum":
-			return fmt.Errorf("%w: %s", client.ErrUnavailable, answer.Error.Message)
+			return told(client.ErrUnavailable, answer.Error.Message)
 		}
 		return fmt.Errorf("keyspace %s: %s", name, answer.Error.Message)
 	}
@@ -88,4 +90,10 @@ func (a *app) changeKeyspace(ctx context.Context, method, name, body, done strin
 		_, err = fmt.Fprintf(a.stdout, "%s: %s\n", name, done)
 	}
 	return err
+}
+
+// told is err with the node's message, which may say the same already.
+func told(err error, message string) error {
+	message = strings.TrimPrefix(message, err.Error()+": ")
+	return fmt.Errorf("%w: %s", err, strings.TrimSuffix(message, ": "+err.Error()))
 }
