@@ -36,8 +36,9 @@ var (
 
 const (
 	tickEvery    = 50 * time.Millisecond
-	drainTimeout = 5 * time.Second // for API calls in flight, at Stop
-	flushTimeout = time.Second     // for peers to take the newest changes, at Stop
+	extendEvery  = 250 * time.Millisecond // the clock is extended with seconds left
+	drainTimeout = 5 * time.Second        // for API calls in flight, at Stop
+	flushTimeout = time.Second            // for peers to take the newest changes, at Stop
 )
 
 // A Node is one running node. It implements client.Cluster. Safe for
@@ -377,7 +378,7 @@ func (n *Node) stopping() bool {
 
 // extendClock keeps the persisted bound of the clock ahead of what is issued.
 func (n *Node) extendClock(ctx context.Context) {
-	ticker := time.NewTicker(tickEvery)
+	ticker := time.NewTicker(extendEvery)
 	defer ticker.Stop()
 	for {
 		select {

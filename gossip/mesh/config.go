@@ -103,7 +103,7 @@ type Timings struct {
 	ProbeTimeout     time.Duration // of the direct UDP ping, before TCP and indirect ones; default 400 ms
 	SuspicionMult    int           // default 5
 	SuspicionMaxMult int           // default 2
-	GossipInterval   time.Duration // default 100 ms
+	GossipInterval   time.Duration // default 200 ms
 	PushPullInterval time.Duration // full membership with a random member; default 15 s
 	Redial           time.Duration // failed members and seeds, from start to start; default 2 s
 	DialTimeout      time.Duration // default 1.5 s
@@ -127,7 +127,7 @@ func (t *Timings) setDefaults() {
 	}
 	def(&t.ProbeInterval, 600*time.Millisecond)
 	def(&t.ProbeTimeout, min(400*time.Millisecond, t.ProbeInterval*2/3))
-	def(&t.GossipInterval, 100*time.Millisecond)
+	def(&t.GossipInterval, 200*time.Millisecond)
 	def(&t.PushPullInterval, 15*time.Second)
 	def(&t.Redial, 2*time.Second)
 	def(&t.DialTimeout, min(1500*time.Millisecond, t.Redial*3/4))

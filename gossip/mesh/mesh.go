@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	controlTick   = 100 * time.Millisecond
+	controlTick   = 200 * time.Millisecond
 	maxDialing    = 256 // dials in progress
 	joinQueue     = 64
 	conflictQueue = 16
