@@ -37,6 +37,12 @@ func (k *Keyspace) drop() (ticket storage.Ticket, err error) {
 	if k.dropped {
 		return k.ticket, nil
 	}
+	err = k.end()
+	return k.ticket, err
+}
+
+// end takes the keyspace out of the store, for good. Called with k.mu held.
+func (k *Keyspace) end() (err error) {
 	r := k.rep.Replica()
 	k.env.left.note(k.id, r.Inc(), r.Seq())
 	k.done, k.dropped = true, true
@@ -47,7 +53,7 @@ func (k *Keyspace) drop() (ticket storage.Ticket, err error) {
 	if k.env.Writer != nil {
 		k.ticket, err = k.env.Writer.Drop(k.id)
 	}
-	return k.ticket, err
+	return err
 }
 
 // sequences remembers how far this process counted in keyspaces that it no longer
