@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestKnownFile(t *testing.T) {
@@ -75,8 +76,15 @@ func TestSeedsAreRemembered(t *testing.T) {
 	seed := c.start("seed", 10, nil)
 	a := c.start("a", 11, keep, seed.Addr())
 	meet(patience, seed, a)
+	// It is written a moment after the start, and then at its pace.
+	var k known
+	var err error
+	for end := time.Now().Add(patience + knownPace); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if k, err = readKnown(path + knownExt); err == nil && len(k.members) > 0 {
+			break
+		}
+	}
 	a.kill()
-	k, err := readKnown(path + knownExt)
 	if err != nil || !slices.Equal(k.seeds, []string{seed.Addr()}) || !slices.Equal(k.members, []former{{name: "seed", addr: seed.Addr()}}) {
 		t.Errorf("known %+v, %v", k, err)
 	}
