@@ -43,9 +43,12 @@ type KeyspaceStatus struct {
 	Name         string
 	Keys         int
 	Cells        int
-	Bytes        int64 // of keys and values
-	Pending      int   // pending deaths, the size of D
-	ClockEntries int   // incarnations in the clock, the size of C
+	Bytes        int64  // of keys and values
+	Pending      int    // pending deaths, the size of D
+	ClockEntries int    // incarnations in the clock, the size of C
+	ClockClosed  int    // of these, incarnations that ended
+	ClockSealed  int    // of these, those on which all members agree
+	Rejected     uint64 // cells given up after a long absence, since the keyspace was opened
 	Watchers     int
 
 	OpsIssued    uint64

@@ -53,6 +53,9 @@ func (k KeyspaceStatus) MarshalJSON() ([]byte, error) {
 		Bytes            int64              `json:"bytes"`
 		Pending          int                `json:"pending"`
 		ClockEntries     int                `json:"clock_entries"`
+		ClockClosed      int                `json:"clock_closed"`
+		ClockSealed      int                `json:"clock_sealed"`
+		Rejected         uint64             `json:"rejected"`
 		Watchers         int                `json:"watchers"`
 		OpsIssued        uint64             `json:"ops_issued"`
 		OpsApplied       uint64             `json:"ops_applied"`

@@ -63,10 +63,15 @@ func (r *Replica) settled(a Authors, inc Inc, e Entry) Entry {
 	if e.Sealed {
 		return e
 	}
-	for _, d := range slices.SortedFunc(slices.Values(a.DotsOf(inc)), Dot.Compare) {
+	var provisional []Dot // few or none of very many
+	for _, d := range a.DotsOf(inc) {
 		if !e.Contains(d.Seq) {
-			e = e.with(Interval{d.Seq, d.Seq})
+			provisional = append(provisional, d)
 		}
+	}
+	slices.SortFunc(provisional, Dot.Compare)
+	for _, d := range provisional {
+		e = e.with(Interval{d.Seq, d.Seq})
 	}
 	return e
 }

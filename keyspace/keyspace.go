@@ -92,6 +92,8 @@ type Keyspace struct {
 	sweepAt     time.Time
 	ticket      storage.Ticket // of the newest change
 	met         bool           // once found equal to a peer
+	survey      crdt.Survey    // if surveyed: nothing has changed since
+	surveyed    bool
 	done        bool
 	dropped     bool // done, and out of the store
 
@@ -175,6 +177,10 @@ func (k *Keyspace) Digest(context.Context) (client.Digest, error) {
 
 // hexSum is a sum as users compare it.
 func hexSum(s reconcile.Sum) string { return fmt.Sprintf("%016x%08x", s.Hash, s.Count) }
+
+// Chosen reports whether this node does for this keyspace what only one member
+// does.
+func (k *Keyspace) Chosen() bool { return k.chosen() }
 
 // chosen reports whether this node collects for closed incarnations: it has the
 // lowest hash of (keyspace, name) among the nodes that are alive and hold the

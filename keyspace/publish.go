@@ -24,6 +24,7 @@ type aftermath struct {
 func (k *Keyspace) settle(now time.Time) (after aftermath) {
 	ch := k.rep.Changes()
 	if !ch.Empty() {
+		k.surveyed = false
 		clock := k.rep.Replica().Clock()
 		if k.env.Writer != nil {
 			after.ticket, after.err = k.env.Writer.Append(k.id, ch, clock)

@@ -28,6 +28,7 @@ func (k *Keyspace) Renew(now time.Time, inc crdt.Inc) (out Renewal) {
 		r := k.rep.Replica()
 		closed := r.Clock().Entry(r.Inc()).Closed
 		k.rep.Renew(inc)
+		k.surveyed = false
 		nowMs := now.UnixMilli()
 		for _, c := range k.mine.take(closed) {
 			switch {

@@ -41,7 +41,10 @@ func (k *Keyspace) Survey(alone bool) (s crdt.Survey, ok bool) {
 	if !met || k.done || k.rep.Lost() {
 		return crdt.Survey{}, false
 	}
-	return k.rep.Survey(k.index), true
+	if !k.surveyed { // it may look at every cell
+		k.survey, k.surveyed = k.rep.Survey(k.index), true
+	}
+	return k.survey, true
 }
 
 // Agree does what an agreement of all unclosed members says, if it is about a

@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -54,6 +55,16 @@ type SealStep struct {
 // incarnations wrote (design §3 "Seal and retirement", ADR 0005). It performs no
 // I/O and reads no clock. Not safe for concurrent use.
 type Seals struct {
+	// SettleAfter is for how long a survey must have stayed the same before it is
+	// published, and RetireAfter the age at which incarnations are retired, if not
+	// 0: for tests.
+	SettleAfter, RetireAfter time.Duration
+
+	seen seen
+}
+
+// seen is what was seen of one keyspace.
+type seen struct {
 	last      crdt.Survey // that was seen last
 	lastInc   crdt.Inc
 	since     time.Time // since when it is the same; zero: never seen
@@ -63,19 +74,23 @@ type Seals struct {
 
 // Step looks at the keyspace at time now. It is to be called every few seconds.
 func (s *Seals) Step(now time.Time, v SealView) (out SealStep) {
+	return s.seen.step(now, v, cmp.Or(s.SettleAfter, surveySettles), cmp.Or(s.RetireAfter, retireAfter))
+}
+
+func (s *seen) step(now time.Time, v SealView, settle, retire time.Duration) (out SealStep) {
 	if !v.OwnOK {
 		out.Withdraw = s.published
-		*s = Seals{}
+		*s = seen{}
 		return out
 	}
 	if s.since.IsZero() || v.Own != s.last || v.OwnInc != s.lastInc {
 		// What was published is no longer true, and must not count for a moment
 		// longer than its removal takes to spread.
 		out.Withdraw = s.published
-		*s = Seals{last: v.Own, lastInc: v.OwnInc, since: now}
+		*s = seen{last: v.Own, lastInc: v.OwnInc, since: now}
 		return out
 	}
-	if now.Sub(s.since) < surveySettles {
+	if now.Sub(s.since) < settle {
 		return out
 	}
 	if !s.published {
@@ -87,8 +102,10 @@ func (s *Seals) Step(now time.Time, v SealView) (out SealStep) {
 		s.applied = v.Agreed
 		out.Apply = true
 	}
-	if v.Decides {
-		if a, ok := v.decide(now); ok && (a.Digest != v.Agreed.Digest || a.Horizon > v.Agreed.Horizon+horizonStep) {
+	// No agreement about nothing: a horizon that nobody needs would only stand in
+	// the way of a cluster that has older values and is joined later.
+	if v.Decides && v.Own.Digest != 0 {
+		if a, ok := v.decide(now, retire); ok && (a.Digest != v.Agreed.Digest || a.Horizon > v.Agreed.Horizon+horizonStep(retire)) {
 			out.Record, out.Agreed = true, a
 		}
 	}
@@ -96,15 +113,17 @@ func (s *Seals) Step(now time.Time, v SealView) (out SealStep) {
 }
 
 // horizonStep is by how much the horizon must rise to be worth an agreement of
-// its own: a day, in the units of Inc.
-const horizonStep = crdt.Inc(24*60*60*1000) << 22
+// its own: a day, where incarnations are retired after 30.
+func horizonStep(retire time.Duration) crdt.Inc {
+	return crdt.NewInc((retire / 30).Milliseconds(), 0)
+}
 
 // decide is the agreement that the published surveys allow. All members count,
 // each under the incarnation that the membership lists: one that was superseded
 // or closed elsewhere is waited for until it has published under its next one,
 // or has been reaped here, too.
-func (v *SealView) decide(now time.Time) (crdt.Agreement, bool) {
-	limit := min(v.OwnInc, crdt.NewInc(max(now.Add(-retireAfter).UnixMilli(), 0), 0))
+func (v *SealView) decide(now time.Time, retire time.Duration) (crdt.Agreement, bool) {
+	limit := min(v.OwnInc, crdt.NewInc(max(now.Add(-retire).UnixMilli(), 0), 0))
 	others := make([]crdt.Survey, 0, len(v.Members))
 	for name, inc := range v.Members {
 		p, ok := v.Surveys[name]

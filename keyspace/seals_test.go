@@ -186,7 +186,7 @@ func TestSealsSteps(t *testing.T) {
 		"not known who":      {func(v *SealView) { v.Members["b"] = 0 }, false},
 		"closed, and listed": {func(v *SealView) { v.Closed[young+1] = true }, false},
 		"another decides":    {func(v *SealView) { v.Decides = false }, false},
-		"recorded already":   {func(v *SealView) { v.Agreed, _ = v.decide(later) }, false},
+		"recorded already":   {func(v *SealView) { v.Agreed, _ = v.decide(later, retireAfter) }, false},
 	} {
 		v := view()
 		c.change(&v)
@@ -196,6 +196,11 @@ func TestSealsSteps(t *testing.T) {
 			t.Errorf("%s: got %+v, want a horizon 30 days ago", name, out.Agreed)
 		}
 	}
+	own.Digest = 0
+	if out := settled().Step(later, view()); out.Record {
+		t.Errorf("nothing is closed: got %+v, want no agreement", out)
+	}
+	own.Digest = 7
 	v := view()
 	v.Own.Digest++
 	if out := settled().Step(later, v); !out.Withdraw || out.Publish || out.Record {

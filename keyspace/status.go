@@ -54,6 +54,17 @@ func (k *Keyspace) Status() client.KeyspaceStatus {
 		Cells:        k.index.Len(),
 		Pending:      s.Pending,
 		ClockEntries: s.ClockEntries,
+		Rejected:     k.rejected.Load(),
+	}
+	clock := k.rep.Replica().Clock()
+	for _, inc := range clock.Incs() {
+		e := clock.Entry(inc)
+		if e.Closed {
+			st.ClockClosed++
+		}
+		if e.Sealed {
+			st.ClockSealed++
+		}
 	}
 	k.mu.Unlock()
 

@@ -63,6 +63,13 @@ type Config struct {
 	// a new one; a longer one would keep the horizon below which incarnations are
 	// forgotten from rising. Default 7 days.
 	RenewAfter time.Duration
+	// SealAfter is for how long a node's replica must hold the same of ended
+	// incarnations before it says so to the others. Default 1 minute.
+	SealAfter time.Duration
+	// RetireAfter is the age at which ended incarnations without values are
+	// forgotten. A node that was away for longer may have to give up values that it
+	// alone held. Default 30 days.
+	RetireAfter time.Duration
 	// Insecure allows addresses other than loopback. Nothing is encrypted or
 	// authenticated there: use it on a network where everybody is trusted.
 	Insecure bool
@@ -111,8 +118,16 @@ func (c Config) withDefaults() (Config, error) {
 	if c.RenewAfter == 0 {
 		c.RenewAfter = 7 * 24 * time.Hour
 	}
-	if c.RenewAfter < 0 {
-		return c, fmt.Errorf("%w: renew-after must be positive, not %s", ErrConfig, c.RenewAfter)
+	if c.SealAfter == 0 {
+		c.SealAfter = time.Minute
+	}
+	if c.RetireAfter == 0 {
+		c.RetireAfter = 30 * 24 * time.Hour
+	}
+	for _, d := range []time.Duration{c.RenewAfter, c.SealAfter, c.RetireAfter} {
+		if d < 0 {
+			return c, fmt.Errorf("%w: renew-after, seal-after and retire-after must be positive, not %s", ErrConfig, d)
+		}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -46,6 +46,14 @@ func (d *directory) set(name string, r record) {
 	d.records[name] = r
 }
 
+// record is what a node said of itself, if it is known.
+func (d *directory) record(name string) (r record, known bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r, known = d.records[name]
+	return r, known
+}
+
 func (d *directory) forget(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

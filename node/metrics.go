@@ -79,6 +79,9 @@ func keyspaceMeasures() (all []measure[keyspaceSample]) {
 	add(gauge, "cells", "Live cells, hidden ones included.", func(s *keyspaceSample) float64 { return float64(s.status.Cells) })
 	add(gauge, "cell_bytes", "Bytes of keys and values of live cells.", func(s *keyspaceSample) float64 { return float64(s.status.Bytes) })
 	add(gauge, "clock_entries", "Incarnations in the clock, the size of C.", func(s *keyspaceSample) float64 { return float64(s.status.ClockEntries) })
+	add(gauge, "clock_closed", "Incarnations in the clock that ended.", func(s *keyspaceSample) float64 { return float64(s.status.ClockClosed) })
+	add(gauge, "clock_sealed", "Those of them on which all members agree.", func(s *keyspaceSample) float64 { return float64(s.status.ClockSealed) })
+	add(counter, "rejected_cells_total", "Cells given up after a long absence.", func(s *keyspaceSample) float64 { return float64(s.status.Rejected) })
 	add(gauge, "pending_deaths", "Dots removed whose own op has not arrived, the size of D.", func(s *keyspaceSample) float64 { return float64(s.status.Pending) })
 	add(gauge, "watchers", "Open watches.", func(s *keyspaceSample) float64 { return float64(s.status.Watchers) })
 

@@ -302,6 +302,7 @@ func (n *Node) run() {
 	network.Go(func() { n.watchCatalog(netCtx) })
 	network.Go(func() { n.weave(netCtx) })
 	network.Go(func() { n.renewals(netCtx) })
+	network.Go(func() { n.seal(netCtx) })
 	network.Go(func() { n.serveMembers(netCtx) })
 	if n.api != nil {
 		network.Go(func() {

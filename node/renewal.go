@@ -36,6 +36,9 @@ func (n *Node) noteLost() {
 // noteRejected tells of cells that this node lost by its long absence.
 func (n *Node) noteRejected(name string, cells []*crdt.Cell) {
 	n.drops.addN("rejected_cell", len(cells))
+	if isSystem(name) {
+		return // what is of use there is put again without being asked for
+	}
 	for _, c := range cells[:min(len(cells), maxRejectedLogged)] {
 		n.log.Warn("value rejected after a long absence: put it again if it is still wanted", "keyspace", name, "key", c.Key,
 			"version", c.Dot.String())
