@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -137,35 +136,45 @@ func (h host) digest(ctx context.Context, keyspace string) (string, error) {
 	return d.Digest, err
 }
 
-// records reads a keyspace of the node. A record that does not decode is left
-// out, as an agent leaves it out.
-func records[T any](ctx context.Context, h host, keyspace string, decode func(client.Entry) (T, error)) ([]T, error) {
-	var found []T
-	err := h.do(ctx, "GET", APIPort, "/v1/keys/"+keyspace+"?values=true", nil, func(r io.Reader) error {
-		lines := bufio.NewScanner(r)
-		for lines.Scan() {
-			var e struct {
-				Key      string
-				Value    []byte
-				Modified time.Time
-				Error    json.RawMessage
-			}
-			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-				return err
-			}
-			if e.Error != nil {
-				return errors.New(string(e.Error))
-			}
-			if rec, err := decode(client.Entry{Key: e.Key, Value: e.Value, Modified: e.Modified}); err == nil {
-				found = append(found, rec)
-			}
-		}
-		return lines.Err()
+// records reads a keyspace of the node.
+func records[T any](ctx context.Context, h host, keyspace string, decode func(client.Entry) (T, error)) (found []T, err error) {
+	err = h.do(ctx, "GET", APIPort, "/v1/keys/"+keyspace+"?values=true", nil, func(r io.Reader) (err error) {
+		found, err = readRecords(r, decode)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("host %s: list %s: %w", h.Name, keyspace, err)
 	}
 	return found, nil
+}
+
+// readRecords reads a list of entries, of whatever length their lines are. A
+// record that does not decode is left out, as an agent leaves it out.
+func readRecords[T any](r io.Reader, decode func(client.Entry) (T, error)) (found []T, err error) {
+	entries := json.NewDecoder(r)
+	for {
+		var e struct {
+			Key      string
+			KeyB64   []byte `json:"key_b64"`
+			Value    []byte
+			Modified time.Time
+			Error    json.RawMessage
+		}
+		switch err := entries.Decode(&e); {
+		case err == io.EOF:
+			return found, nil
+		case err != nil:
+			return nil, err
+		case e.Error != nil:
+			return nil, errors.New(string(e.Error))
+		}
+		if e.KeyB64 != nil {
+			e.Key = string(e.KeyB64)
+		}
+		if rec, err := decode(client.Entry{Key: e.Key, Value: e.Value, Modified: e.Modified}); err == nil {
+			found = append(found, rec)
+		}
+	}
 }
 
 // kernel reads what the host's VXLAN device holds, without the agent.
