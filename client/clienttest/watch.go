@@ -188,53 +188,47 @@ func testWatchUnderWrites(t *testing.T, ctx context.Context, c client.Cluster) {
 			}
 		})
 	}
-	shown := make([]map[string]string, watchers)
-	for i := range watchers {
-		watching.Go(func() {
-			shown[i] = follow(t, ctx, k, "end")
-		})
+	want := make(map[string]string)
+	known := make(chan struct{}) // closed when want is the contents, for good
+	for range watchers {
+		watching.Go(func() { follow(t, ctx, k, "end", known, want) })
 	}
 	writing.Wait()
 	put(t, ctx, k, "end", "1", nil)
-	watching.Wait()
-	want := make(map[string]string)
 	for e, err := range k.List(ctx, "", nil) {
 		if err != nil {
-			t.Fatal(err)
+			t.Error(err)
 		}
 		want[e.Key] = string(e.Value)
 	}
-	for i, got := range shown {
-		if !maps.Equal(got, want) {
-			t.Errorf("watch %d has shown %d keys, the keyspace has %d: got %v, want %v", i, len(got), len(want), got, want)
-		}
-	}
+	close(known)
+	watching.Wait()
 }
 
-// follow applies the events of a watch to a map until key end is there.
-func follow(t *testing.T, ctx context.Context, k client.Keyspace, end string) map[string]string {
+// follow applies the events of a watch to a map until that equals want. That key
+// end is there says only that the end is near: a watch that fell behind shows the
+// snapshot that mends it in the order of the keys.
+func follow(t *testing.T, ctx context.Context, k client.Keyspace, end string, known <-chan struct{}, want map[string]string) {
 	w, err := k.Watch(ctx, "", nil)
 	if err != nil {
 		t.Errorf("Watch: %v", err)
-		return nil
+		return
 	}
 	defer w.Close()
 	shown := make(map[string]string)
-	for synced := false; ; {
+	for {
 		ev, err := w.Next(ctx)
 		if err != nil {
-			t.Errorf("Next: %v", err)
-			return nil
+			<-known
+			t.Errorf("Next: %v; shown %d keys, the keyspace has %d: got %v, want %v", err, len(shown), len(want), shown, want)
+			return
 		}
 		Apply(shown, ev)
-		switch ev.Type {
-		case client.EventSynced:
-			synced = true
-		case client.EventResync:
-			synced = false
+		if _, ok := shown[end]; !ok {
+			continue
 		}
-		if _, ok := shown[end]; ok && synced {
-			return shown
+		if <-known; maps.Equal(shown, want) {
+			return
 		}
 	}
 }
