@@ -85,6 +85,8 @@ type holding struct {
 	leaving atomic.Bool   // takes no writes any more
 	settled chan struct{} // closed when it serves for the first time, or is gone
 
+	damagedAt time.Time // when it was found damaged; of the tick alone
+
 	handle, inner handle // for clients, and for other nodes
 }
 
@@ -139,8 +141,13 @@ func (n *Node) sorted() []*keyspace.Keyspace {
 // hold opens a keyspace here: from st, or empty, and then beside others if it
 // joins. Called with linkMu held.
 func (n *Node) hold(now time.Time, id keyspaceID, st storage.KeyspaceState, joins bool) *holding {
+	return n.take(now, id, keyspace.Open(id.String(), n.env, st, now), joins)
+}
+
+// take begins the holding of a keyspace that was opened. Called with linkMu held.
+func (n *Node) take(now time.Time, id keyspaceID, ks *keyspace.Keyspace, joins bool) *holding {
 	n.epoch++
-	h := &holding{id: id, ks: keyspace.Open(id.String(), n.env, st, now), epoch: n.epoch, settled: make(chan struct{})}
+	h := &holding{id: id, ks: ks, epoch: n.epoch, settled: make(chan struct{})}
 	h.handle.n, h.handle.name = n, id.Name
 	h.inner.n, h.inner.name, h.inner.member = n, id.Name, true
 	h.handle.cur.Store(h)

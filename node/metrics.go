@@ -121,6 +121,7 @@ func keyspaceMeasures() (all []measure[keyspaceSample]) {
 	add(gauge, "bootstrap_expected_cells", "Cells that the keyspace had where it is filled from; 0 when it is filled.", func(s *keyspaceSample) float64 { return running(s, s.status.Bootstrap.Total) })
 	add(counter, "scrubs_total", "Comparisons of the tries with the cells.", func(s *keyspaceSample) float64 { return float64(s.status.Scrub.Runs) })
 	add(counter, "scrub_differences_total", "Sums of the tries that did not fit the cells, and were repaired: an alarm.", func(s *keyspaceSample) float64 { return float64(s.status.Scrub.Differences) })
+	add(gauge, "damaged", "1 if a value is missing in memory that the sums count: an alarm.", func(s *keyspaceSample) float64 { return float64(s.stats.Damaged) })
 	return all
 }
 

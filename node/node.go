@@ -421,6 +421,7 @@ func (n *Node) tick(ctx context.Context) {
 				measured = now
 				n.forward.sweep(now)
 				n.noteAlone(now)
+				n.mendDamaged(now)
 				n.completeCatalog(ctx)
 				for _, p := range n.allPeers() {
 					for _, ks := range n.sorted() {
