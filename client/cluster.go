@@ -19,6 +19,10 @@ type Cluster interface {
 	Status(ctx context.Context) (Status, error)
 	// Leave makes the serving node leave the cluster for good and stop.
 	Leave(ctx context.Context) error
+	// ForceLeave gives up a member that failed: it counts as having left, and what
+	// it had bound to itself is gone for ever. A member that left is no error.
+	// ErrBadRequest if it is alive, ErrNotFound if there is none of that name.
+	ForceLeave(ctx context.Context, name string) error
 }
 
 // MemberStatus is a node's liveness as the serving node sees it.

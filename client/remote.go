@@ -22,7 +22,7 @@ func (c *Client) do(ctx context.Context, r *wire.Request) (wire.Reply, error) {
 	}
 	write := false
 	switch r.Type {
-	case wire.Put, wire.Delete, wire.Leave:
+	case wire.Put, wire.Delete, wire.Leave, wire.ForceLeave:
 		write = true
 	}
 	for {
@@ -130,6 +130,15 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // Leave implements Cluster.
 func (c *Client) Leave(ctx context.Context) error {
 	_, err := c.do(ctx, &wire.Request{Type: wire.Leave})
+	return err
+}
+
+// ForceLeave implements Cluster.
+func (c *Client) ForceLeave(ctx context.Context, name string) error {
+	if len(name) == 0 || len(name) > 128 {
+		return fmt.Errorf("%w: a member's name has 1 to 128 bytes, this one has %d", ErrBadRequest, len(name))
+	}
+	_, err := c.do(ctx, &wire.Request{Type: wire.ForceLeave, Key: name})
 	return err
 }
 

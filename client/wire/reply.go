@@ -12,7 +12,7 @@ const (
 	Opened                        // of Watch: events follow
 	Happened                      // of Watch: Events
 	Document                      // of Info, Digest, Keyspaces, Members and Status: the value of package client, by vmihailenco/msgpack
-	Done                          // of Leave and Ping
+	Done                          // of Leave, ForceLeave and Ping
 	Draining                      // with id 0: the node is stopping, no more requests are served
 )
 

@@ -25,6 +25,7 @@ const (
 	Status
 	Leave
 	Ping
+	ForceLeave
 )
 
 // Flags modify a request.
@@ -56,7 +57,7 @@ type Request struct {
 	Type      RequestType
 	Timeout   time.Duration // from its arrival; 0: none. In whole microseconds.
 	Keyspace  string
-	Key       string // the prefix of List and Watch
+	Key       string // the prefix of List and Watch, the member of ForceLeave
 	Value     []byte // of Put; when decoded, part of the payload
 	TTL       time.Duration
 	Flags     Flags
@@ -78,7 +79,7 @@ func AppendRequest(b []byte, r *Request) []byte {
 		fields = 6
 	case List, Watch:
 		fields = 8
-	case Credit, Info, Digest:
+	case Credit, Info, Digest, ForceLeave:
 		fields = 4
 	}
 	b = appendArray(b, fields)
@@ -88,6 +89,9 @@ func AppendRequest(b []byte, r *Request) []byte {
 	switch r.Type {
 	case Credit:
 		b = appendUint(b, r.Limit)
+		return sealFrame(b, at)
+	case ForceLeave:
+		b = appendBin(b, r.Key)
 		return sealFrame(b, at)
 	case Put, Get, Delete, List, Watch, Info, Digest:
 		b = appendBin(b, r.Keyspace)
@@ -137,6 +141,9 @@ func DecodeRequest(payload []byte, r *Request) error {
 	case Credit:
 		need(1)
 		r.Limit = d.uint()
+	case ForceLeave:
+		need(1)
+		r.Key = d.str()
 	case Put, Get, Delete, List, Watch, Info, Digest:
 		need(1)
 		r.Keyspace = d.str()
@@ -178,7 +185,7 @@ func requestType(d *decoder) RequestType {
 // String is for logs and metrics.
 func (t RequestType) String() string {
 	names := [...]string{"", "put", "get", "delete", "list", "watch", "credit", "cancel", "info", "digest",
-		"keyspaces", "members", "status", "leave", "ping"}
+		"keyspaces", "members", "status", "leave", "ping", "force-leave"}
 	if t > 0 && int(t) < len(names) {
 		return names[t]
 	}

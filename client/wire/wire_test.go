@@ -37,12 +37,14 @@ func genVersion(t *rapid.T) Version {
 func genRequest(t *rapid.T) Request {
 	r := Request{
 		ID:      rapid.Uint64().Draw(t, "id"),
-		Type:    RequestType(rapid.IntRange(1, int(Ping)).Draw(t, "type")),
+		Type:    RequestType(rapid.IntRange(1, int(ForceLeave)).Draw(t, "type")),
 		Timeout: time.Duration(rapid.IntRange(0, 3_600_000_000).Draw(t, "timeout")) * time.Microsecond,
 	}
 	switch r.Type {
 	case Credit:
 		r.Limit = rapid.Uint64().Draw(t, "limit")
+	case ForceLeave:
+		r.Key = genString(t, "member")
 	case Put, Get, Delete, List, Watch, Info, Digest:
 		r.Keyspace = genString(t, "keyspace")
 	}

@@ -91,7 +91,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.agentCommand(), a.devCommand(), a.demoCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(), a.watchCommand(),
 		a.membersCommand(), a.statusCommand(), a.digestCommand(), a.diffCommand(),
-		a.waitCommand(), a.rttCommand(), a.reachabilityCommand(), a.leaveCommand(), a.keyspaceCommand(),
+		a.waitCommand(), a.rttCommand(), a.reachabilityCommand(), a.leaveCommand(), a.forceLeaveCommand(), a.keyspaceCommand(),
 		a.completionCommand(), a.versionCommand(),
 	)
 	return root

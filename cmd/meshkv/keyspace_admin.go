@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +42,19 @@ func (a *app) keyspaceAdminCommands() []*cobra.Command {
 		},
 	}
 	leave.Flags().BoolVar(&force, "force", false, "even if nobody else has all of it")
-	return []*cobra.Command{a.clientFlags(remove), a.clientFlags(join), a.clientFlags(leave)}
+	var during time.Duration
+	allow := &cobra.Command{
+		Use:   "allow-drops KS [--for D]",
+		Short: "Let reconciliation drop any number of values at the asked node, for a while",
+		Long: "A reconciliation that would drop very many values at once waits for a second verdict (see the warnings of\n" +
+			"'meshkv status'). Where that is right, this lets it pass at the asked node for a while.",
+		Args: exactArgs("KS"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.changeKeyspace(cmd.Context(), http.MethodPost, args[0], fmt.Sprintf(`{"allow_drops":%q}`, during), "drops_allowed")
+		},
+	}
+	allow.Flags().DurationVar(&during, "for", time.Minute, "for this long, at most an hour")
+	return []*cobra.Command{a.clientFlags(remove), a.clientFlags(join), a.clientFlags(leave), a.clientFlags(allow)}
 }
 
 // changeKeyspace makes one call of the HTTP API, which alone has these.

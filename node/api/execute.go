@@ -37,6 +37,8 @@ func operationOf(t wire.RequestType) operation {
 		return opStatus
 	case wire.Leave:
 		return opLeave
+	case wire.ForceLeave:
+		return opForceLeave
 	}
 	return opOther
 }
@@ -82,7 +84,7 @@ func (c *nativeConn) executeCancellably(ctx context.Context, r *wire.Request, re
 	defer c.unregister(r.ID)
 	err := c.execute(ctx, r, reply)
 	switch r.Type {
-	case wire.Put, wire.Delete, wire.Leave:
+	case wire.Put, wire.Delete, wire.Leave, wire.ForceLeave:
 		return writeFailure(err)
 	}
 	return err
@@ -105,6 +107,9 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 	case wire.Leave:
 		reply.Type = wire.Done
 		return c.server.leave(ctx)
+	case wire.ForceLeave:
+		reply.Type = wire.Done
+		return backend.ForceLeave(ctx, r.Key)
 	case wire.Put:
 		ks, err := backend.Keyspace(ctx, r.Keyspace)
 		if err != nil {

@@ -150,6 +150,14 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 			http.MethodPost:   {op: opOther, keyspace: ks, serve: s.postKeyspace},
 			http.MethodDelete: {op: opOther, keyspace: ks, serve: s.deleteKeyspace},
 		})
+	case "members":
+		if member, action, found := strings.Cut(rest, "/"); found && action == "force-leave" {
+			name, err := url.PathUnescape(member)
+			if err != nil || name == "" {
+				return other, fmt.Errorf("%w: the path names no member", client.ErrBadRequest)
+			}
+			return byMethod(r, map[string]*call{http.MethodPost: {op: opForceLeave, key: name, serve: s.postForceLeave}})
+		}
 	case "counter", "set", "map", "flag", "session", "lock", "election", "txn":
 		return other, fmt.Errorf("%w: not available yet: /v1/%s", client.ErrBadRequest, name)
 	}

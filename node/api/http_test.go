@@ -94,6 +94,12 @@ func TestRoutes(t *testing.T) {
 		{"put broken query", "PUT", "/v1/kv/k/a?ttl=%zz", "", nil, 400, `malformed`},
 		{"bad timeout", "GET", "/v1/kv/k/a?timeout=0", "", nil, 400, `duration`},
 
+		{"force-leave of nobody", "POST", "/v1/members/no%20body/force-leave", "", nil, 404, `"code":"not_found"`},
+		{"force-leave of one that lives", "POST", "/v1/members/memory/force-leave", "", nil, 400, `"code":"bad_request"`},
+		{"force-leave of one that failed", "POST", "/v1/members/failed/force-leave", "", nil, 200, `{"left":"failed"}`},
+		{"force-leave without a name", "POST", "/v1/members//force-leave", "", nil, 400, `names no member`},
+		{"force-leave by GET", "GET", "/v1/members/failed/force-leave", "", nil, 405, `allowed here: POST`},
+
 		{"get", "GET", "/v1/kv/k/a", "", nil, 200, "1"},
 		{"get nested", "GET", "/v1/kv/k/dir/b%20c", "", nil, 200, "2"},
 		{"get nested escaped", "GET", "/v1/kv/k/dir%2fb%20c", "", nil, 200, "2"},

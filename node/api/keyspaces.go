@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/meshkv/meshkv/client"
 )
@@ -21,6 +22,9 @@ type KeyspaceAdmin interface {
 	LeaveKeyspace(ctx context.Context, name string, force bool) error
 	// RemoveKeyspace removes the keyspace at every node.
 	RemoveKeyspace(ctx context.Context, name string) error
+	// AllowDrops lets reconciliations drop any number of values of the keyspace at
+	// this node, for a while.
+	AllowDrops(ctx context.Context, name string, d time.Duration) error
 }
 
 func (s *Server) admin() (KeyspaceAdmin, error) {
@@ -30,7 +34,8 @@ func (s *Server) admin() (KeyspaceAdmin, error) {
 	return nil, fmt.Errorf("%w: not available yet: changing keyspaces here", client.ErrBadRequest)
 }
 
-// postKeyspace joins or leaves: {"join":true}, or {"leave":true,"force":bool}.
+// postKeyspace joins or leaves: {"join":true}, or {"leave":true,"force":bool}; or
+// it overrides the fuse: {"allow_drops":"1m"}.
 func (s *Server) postKeyspace(ctx context.Context, w http.ResponseWriter, r *http.Request, c *call, q *query) error {
 	if err := q.finish(); err != nil {
 		return err
@@ -39,13 +44,25 @@ func (s *Server) postKeyspace(ctx context.Context, w http.ResponseWriter, r *htt
 	if err != nil {
 		return err
 	}
-	var body struct{ Join, Leave, Force bool }
+	var body struct {
+		Join, Leave, Force bool
+		AllowDrops         string `json:"allow_drops"`
+	}
 	d := json.NewDecoder(io.LimitReader(r.Body, 4<<10))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&body); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("%w: the body is {\"join\":true} or {\"leave\":true}: %w", client.ErrBadRequest, err)
 	}
 	switch {
+	case body.AllowDrops != "":
+		d, perr := time.ParseDuration(body.AllowDrops)
+		if perr != nil || body.Join || body.Leave || body.Force {
+			return fmt.Errorf("%w: the body is {\"allow_drops\":\"1m\"}, with nothing else", client.ErrBadRequest)
+		}
+		if err := a.AllowDrops(ctx, c.keyspace, d); err != nil {
+			return err
+		}
+		return writeJSON(w, map[string]any{"name": c.keyspace, "allow_drops_seconds": d.Seconds()})
 	case body.Join && !body.Leave && !body.Force:
 		err = a.JoinKeyspace(ctx, c.keyspace)
 	case body.Leave && !body.Join:

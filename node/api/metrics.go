@@ -31,6 +31,7 @@ const (
 	opMembers
 	opStatus
 	opLeave
+	opForceLeave
 	opOther
 	operations
 )
@@ -47,7 +48,7 @@ const (
 
 var (
 	transportNames = [transports]string{"http", "native"}
-	operationNames = [operations]string{"put", "get", "delete", "list", "watch", "info", "digest", "keyspaces", "members", "status", "leave", "other"}
+	operationNames = [operations]string{"put", "get", "delete", "list", "watch", "info", "digest", "keyspaces", "members", "status", "leave", "force_leave", "other"}
 	rejectionNames = [rejections]string{"connections", "watches", "inflight_bytes", "bad_frame", "slow_reader", "draining"}
 )
 

@@ -260,6 +260,16 @@ func (s *Server) postLeave(ctx context.Context, w http.ResponseWriter, _ *http.R
 	return writeJSON(w, map[string]bool{"left": true})
 }
 
+func (s *Server) postForceLeave(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
+	if err := q.finish(); err != nil {
+		return err
+	}
+	if err := s.backend.ForceLeave(ctx, c.key); err != nil {
+		return writeFailure(err)
+	}
+	return writeJSON(w, map[string]string{"left": c.key})
+}
+
 // accepts reports whether the client asks for a media type by name.
 func accepts(r *http.Request, mediaType string) bool {
 	for _, line := range r.Header.Values("Accept") {

@@ -518,3 +518,14 @@ func (w *watch) Close() error {
 	w.once.Do(func() { close(w.closed) })
 	return nil
 }
+
+// ForceLeave implements client.Cluster: there is this node, and one called failed.
+func (c *Cluster) ForceLeave(_ context.Context, name string) error {
+	switch name {
+	case "memory":
+		return client.ErrBadRequest
+	case "failed":
+		return nil
+	}
+	return client.ErrNotFound
+}
