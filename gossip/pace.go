@@ -57,7 +57,11 @@ func (p *SessionPace) Ready(nowNs int64) bool {
 	if p.at != 0 && nowNs > p.at {
 		p.tokens = min(p.tokens+p.rate*float64(nowNs-p.at)/float64(time.Second), p.rate/4)
 	}
-	p.at = max(p.at, nowNs) // keyspaces read their clocks apart
+	// Keyspaces read their clocks apart, and one that was opened after the clock was
+	// put back is behind the others for good: it must not wait for their time.
+	if nowNs > p.at || p.at-nowNs > int64(time.Second) {
+		p.at = nowNs
+	}
 	return p.tokens > 0
 }
 

@@ -294,8 +294,8 @@ func (r *Replicator) SetRole(peer PeerID, role Role) {
 	r.tree.unmark(l) // both sides learn anew
 	r.hurryWants()
 	if role == RoleQuiet {
-		l.have, l.haveDue, l.haveLarge = nil, false, nil
-		l.behindDue = true // or the peer would wait for pushes
+		l.haveDue = len(l.have) > 0 // the last ones: who waits for them asks
+		l.behindDue = true          // or the peer would wait for pushes
 		r.wake(l)
 	}
 }
