@@ -219,7 +219,11 @@ func (n *Node) heed(now time.Time, p *peer, i interest) {
 	n.linkMu.Lock()
 	p.theirs.Store(&i)
 	for _, id := range ids {
-		// Who holds a generation knows that those before were removed.
+		// A later generation is the catalog's to tell: what is here would be dropped.
+		if known, _ := n.catalog.life(id.Name); id.Gen > known.Generation {
+			n.drops.add("generation_not_known")
+			continue
+		}
 		n.follow(now, id.Name, life{Generation: id.Gen})
 	}
 	for _, h := range n.allHeld() {
