@@ -307,15 +307,6 @@ func (r *Replicator) SetRTT(peer PeerID, rtt time.Duration) {
 	}
 }
 
-// Reconcile asks for a session with peer as soon as one may begin.
-func (r *Replicator) Reconcile(now time.Time, peer PeerID) {
-	r.begin(now)
-	if l := r.links[peer]; l != nil {
-		r.require(l, needAsked, 0)
-		r.startSessions()
-	}
-}
-
 // Tick does what is due: it must be called at least every 50 ms while there are
 // links.
 func (r *Replicator) Tick(now time.Time) {
@@ -442,6 +433,3 @@ func comparePeers(a, b PeerID) int {
 	}
 	return 0
 }
-
-// Config is what the replicator was made with, defaults filled in.
-func (r *Replicator) Config() Config { return r.cfg }

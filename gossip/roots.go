@@ -45,8 +45,8 @@ func (s *clockSum) root(c *crdt.Clock) reconcile.Sum {
 	return s.sum.Root()
 }
 
-// Snapshot is the replica as it is now, for a session or a comparison.
-func (r *Replicator) Snapshot() reconcile.Snapshot {
+// snapshot is the replica as it is now, for a session or a comparison.
+func (r *Replicator) snapshot() reconcile.Snapshot {
 	return reconcile.Snapshot{
 		Data: r.data.Snapshot(), Clock: r.replica.Clock().Clone(), Pending: r.replica.Pending(),
 	}

@@ -104,7 +104,7 @@ func (r *Replicator) startSessions() {
 		}
 		l.opened++
 		r.attach(l, &session{
-			id: l.opened, outbound: true, core: reconcile.Open(l.opened, r.cfg.Seed, r.Snapshot()),
+			id: l.opened, outbound: true, core: reconcile.Open(l.opened, r.cfg.Seed, r.snapshot()),
 		})
 		r.stats.SessionsOpened++
 		r.wake(l)
@@ -211,7 +211,7 @@ func (r *Replicator) accept(l *link, id uint64) *session {
 		l.busyMs = busyMs + r.cfg.Rand.Uint64N(3*busyMs)
 		return nil
 	}
-	s := &session{id: id, core: reconcile.Accept(id, r.cfg.Seed, r.Snapshot())}
+	s := &session{id: id, core: reconcile.Accept(id, r.cfg.Seed, r.snapshot())}
 	r.attach(l, s)
 	r.stats.SessionsAccepted++
 	return s
