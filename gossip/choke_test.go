@@ -137,17 +137,21 @@ func TestOrphansGraftAtOnce(t *testing.T) {
 }
 
 // Announced ops of an origin whose parent keeps delivering are waited for ten
-// times as long.
+// times as long, and a hundred times where it delivers by the dozen.
 func TestBusyParentIsWaitedFor(t *testing.T) {
-	for _, busy := range []bool{true, false} {
+	for every, want := range map[int]time.Duration{ // ms between two ops; 0: there is but one
+		0:  21 * time.Millisecond,
+		10: 201 * time.Millisecond,
+		1:  2001 * time.Millisecond,
+	} {
 		r := newReplicator("r", 9, Limits{})
 		r.LinkUp(start, "parent", RoleTree)
 		r.LinkUp(start, "other", RoleTree)
 		w := newWriter(1)
 		var asked time.Duration
-		for ms := range 400 {
+		for ms := range 2500 {
 			now := start.Add(time.Duration(ms) * time.Millisecond)
-			if ms == 0 || busy && ms%10 == 0 {
+			if ms == 0 || every > 0 && ms%every == 0 {
 				if err := r.Step(now, "parent", encoded(w.put(t, "k", ""))); err != nil {
 					t.Fatal(err)
 				}
@@ -161,8 +165,8 @@ func TestBusyParentIsWaitedFor(t *testing.T) {
 				break
 			}
 		}
-		if want := map[bool]time.Duration{true: 201 * time.Millisecond, false: 21 * time.Millisecond}[busy]; asked != want {
-			t.Errorf("busy %v: asked after %v, want %v", busy, asked, want)
+		if asked != want {
+			t.Errorf("an op every %d ms: asked after %v, want %v", every, asked, want)
 		}
 	}
 }
@@ -170,7 +174,7 @@ func TestBusyParentIsWaitedFor(t *testing.T) {
 func announceLater(t *testing.T, r *Replicator, now time.Time) {
 	t.Helper()
 	e := crdt.NewEncoder()
-	appendIHave(e, crdt.Dots{{Inc: 1, Lo: 1000, Hi: 1000}}, false)
+	appendIHave(e, crdt.Dots{{Inc: 1, Lo: 1 << 20, Hi: 1 << 20}}, false)
 	if err := r.Step(now, "other", e.Bytes()); err != nil {
 		t.Fatal(err)
 	}

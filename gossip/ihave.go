@@ -15,6 +15,12 @@ const (
 	// same origin: they wait behind those, and asking for them elsewhere would
 	// only add to the load.
 	busyPatience = 10
+	// steadyPatience multiplies both the wait for a parent and the silence in
+	// which it is still taken to go on, where it brings steadyOps a second of the
+	// origin: then all lag alike, and asking elsewhere would bring everything
+	// twice. A parent leaves nothing out without saying BEHIND.
+	steadyPatience = 10
+	steadyOps      = 50
 )
 
 // want is announced dots that have not arrived.
@@ -144,9 +150,9 @@ func (r *Replicator) graftDue() {
 			continue
 		}
 		patience := r.patience(w.link)
-		if r.nowNs-w.since < busyPatience*patience {
+		if r.nowNs-w.since < busyPatience*steadyPatience*patience {
 			var coming crdt.Dots
-			if coming, missing = r.coming(missing, patience); len(coming) > 0 {
+			if coming, missing = r.coming(missing, w.since, patience); len(coming) > 0 {
 				r.want(want{link: w.link, dots: coming, due: r.nowNs + patience, since: w.since})
 			}
 		}
@@ -166,12 +172,19 @@ func (r *Replicator) graftDue() {
 	}
 }
 
-// coming is how dots split: those of origins whose parent brought an op within
-// the patience, and the rest.
-func (r *Replicator) coming(dots crdt.Dots, patience int64) (coming, rest crdt.Dots) {
+// coming is how dots, announced at since, split: those of origins whose parent
+// brought an op within the patience, and the rest.
+func (r *Replicator) coming(dots crdt.Dots, since, patience int64) (coming, rest crdt.Dots) {
 	return split(dots, func(inc crdt.Inc) bool {
 		o := r.tree.origins[inc]
-		return o != nil && o.from() != nil && r.nowNs-o.heardAt < patience
+		if o == nil || o.from() == nil {
+			return false
+		}
+		alive, limit := patience, busyPatience*patience
+		if o.steady(r.nowNs) {
+			alive, limit = steadyPatience*alive, steadyPatience*limit
+		}
+		return r.nowNs-o.heardAt < alive && r.nowNs-since < limit
 	})
 }
 

@@ -65,6 +65,8 @@ type link struct {
 	peerEmpty bool           // the peer's last summary counted no cells
 	peerCells int            // how many it counted
 	heard     bool           // a summary has arrived
+	heardAt   int64          // when the last one did
+	heardRoot reconcile.Root // of this replica at that time
 	inSync    bool
 	unequal   int // in a row
 	doubt     doubt
@@ -72,14 +74,15 @@ type link struct {
 	offset time.Duration // of the peer's clock from ours, at the last summary
 
 	// Sessions.
-	behind  bool   // ops were dropped, and no session has been begun since
-	need    need   // why a session is wanted, or needNone
-	needAt  int64  // not before
-	backoff int64  // before the next try, after sessions that failed
-	calm    int64  // after a session, summaries alone bring no other for so long
-	calmAt  int64  // until when
-	opened  uint64 // sessions begun here
-	session *session
+	behind   bool   // ops were dropped, and no session has been begun since
+	need     need   // why a session is wanted, or needNone
+	needAt   int64  // not before
+	checking bool   // the peer was asked whether it is still needed
+	backoff  int64  // before the next try, after sessions that failed
+	calm     int64  // after a session, summaries alone bring no other for so long
+	calmAt   int64  // until when
+	opened   uint64 // sessions begun here
+	session  *session
 
 	concludedAt int64 // when a session last ended with a conclusion here
 }

@@ -58,7 +58,7 @@ const (
 // summary is what a peer says about its whole replica.
 type summary struct {
 	root reconcile.Root
-	ask  bool // the sender wants a session and is not the one to begin it
+	ask  bool // the sender wants a session: the receiver begins it, or else sends its summary
 
 	wallMs uint64 // the sender's clock
 	cut    *cut   // nil: as root

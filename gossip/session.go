@@ -102,6 +102,13 @@ func (r *Replicator) startSessions() {
 		if !r.place(true) {
 			continue
 		}
+		if r.outdated(l) {
+			r.cfg.Pace.End(true)
+			l.ask, l.summaryDue, l.checking = true, true, true
+			l.needAt = r.nowNs + int64(r.cfg.Limits.SummaryEvery)
+			r.wake(l)
+			continue
+		}
 		l.opened++
 		r.attach(l, &session{
 			id: l.opened, outbound: true, core: reconcile.Open(l.opened, r.cfg.Seed, r.snapshot()),
@@ -116,13 +123,25 @@ func (r *Replicator) mayStart(l *link) bool {
 	return l.need != needNone && l.session == nil && l.met && !l.broken && !l.choked && !r.choked && r.nowNs >= l.needAt
 }
 
+// outdated reports whether one of the two replicas may have changed since the
+// last summary of the peer, which is asked for another one before a session
+// begins: of many peers that differ alike, the session with the first may have
+// settled everything. An empty replica does not lose the time.
+func (r *Replicator) outdated(l *link) bool {
+	switch {
+	case l.need == needAsked, l.need == needFuse, !l.heard, l.heardAt == r.nowNs, r.replica.Cells().Len() == 0:
+		return false
+	}
+	return l.need == needRetry || l.heardRoot != r.root()
+}
+
 // attach makes s the session of l.
 func (r *Replicator) attach(l *link, s *session) {
 	s.empty = r.replica.Cells().Len() == 0
 	s.paced = !s.empty && !l.peerEmpty
 	s.behind, l.behind = l.behind, false
 	s.activeAt = r.nowNs
-	l.need, l.session = needNone, s
+	l.need, l.checking, l.session = needNone, false, s
 }
 
 // detach takes the session off l, which has one, and frees its place.

@@ -255,7 +255,8 @@ func TestSilentSessionIsGivenUp(t *testing.T) {
 	if st := a.Stats(); st.Sessions != 0 || st.SessionsTimedOut != 1 || st.SessionsAborted != 1 {
 		t.Fatalf("stats %+v", st)
 	}
-	a.Tick(now.Add(time.Second))
+	a.Tick(now.Add(time.Second)) // asks whether it is still wanted
+	pump(t, now.Add(time.Second), a, b)
 	if a.Stats().SessionsOpened != 2 {
 		t.Fatal("not tried again")
 	}

@@ -73,11 +73,15 @@ func (r *Replicator) inStep(l *link) {
 func (r *Replicator) summary(l *link, s summary) {
 	r.stats.SummariesReceived++
 	first := !l.heard
-	l.heard = true
+	l.heard, l.heardAt = true, r.nowNs
+	l.heardRoot = r.root()
+	if l.checking {
+		l.checking, l.needAt = false, min(l.needAt, r.nowNs)
+	}
 	l.peerCells = int(min(s.root.Data.Count, math.MaxInt32))
 	l.peerEmpty = l.peerCells == 0
 	l.theirClock(s.wallMs, r.wallNs)
-	if l.inSync = r.root() == s.root; l.inSync {
+	if l.inSync = l.heardRoot == s.root; l.inSync {
 		r.inStep(l)
 		if s.ask && l.session == nil { // equal by now: what it wanted has arrived
 			l.summaryDue = true
@@ -87,6 +91,9 @@ func (r *Replicator) summary(l *link, s summary) {
 			l.idleAt = r.idleAfter()
 		}
 		return
+	}
+	if s.ask && !l.begin { // it wants to know whether the session that it is about to begin is still needed
+		l.summaryDue = true
 	}
 	enough := unequalQuiet
 	if !first {
@@ -99,7 +106,7 @@ func (r *Replicator) summary(l *link, s summary) {
 		case s.cut != nil || len(r.strata.all) > 0:
 			enough = unequalBusy
 		}
-		if clock && data && !s.ask {
+		if clock && data && !(s.ask && l.begin) {
 			return
 		}
 	}

@@ -33,6 +33,9 @@ type origin struct {
 	parent   *link // whose pushes are the first to arrive, if its epoch is still epoch
 	epoch    int
 	heardAt  int64   // when the parent last brought a new op
+	secondAt int64   // when the present second of count began
+	count    int     // ops that the parent brought in it
+	before   int     // and in the second before, if that was not long ago
 	pushedAt int64   // when the first small op was pushed, or 0
 	marks    []mark  // by slot of the link; beyond: none
 	prunedAt []int64 // by slot: when the peer was last told to push none; beyond: never
@@ -87,7 +90,22 @@ func (o *origin) from() *link {
 	return o.parent
 }
 
-func (o *origin) setParent(l *link, nowNs int64) { o.parent, o.epoch, o.heardAt = l, l.epoch, nowNs }
+func (o *origin) setParent(l *link, nowNs int64) {
+	o.parent, o.epoch, o.heardAt = l, l.epoch, nowNs
+	if age := nowNs - o.secondAt; age >= int64(time.Second) {
+		o.before = 0
+		if age < 2*int64(time.Second) {
+			o.before = o.count
+		}
+		o.secondAt, o.count = nowNs, 0
+	}
+	o.count++
+}
+
+// steady reports whether ops of o have come by the dozen lately.
+func (o *origin) steady(nowNs int64) bool {
+	return nowNs-o.secondAt < 2*int64(time.Second) && max(o.count, o.before) >= steadyOps
+}
 
 // tree is what is remembered of the origins: at most max of them, least
 // recently used first out. Every link has a slot.

@@ -28,13 +28,17 @@ func TestMutantDrafts(t *testing.T) {
 		bugClockWithoutCells, bugForgetPending, bugCountAnswers, bugSkipClosed, bugSurveyEmpty,
 	} {
 		t.Run(string(b), func(t *testing.T) {
-			for i := range mutantSchedules {
+			within := mutantSchedules
+			if b == bugSurveyEmpty { // needs an empty replica, a survey and a seal in a row: 5,000 have missed it
+				within *= 4
+			}
+			for i := range within {
 				if _, v := run(first+uint64(i), *steps, b); v != nil {
 					t.Logf("found by schedule %d, step %d: %s", i+1, v.step, v.text)
 					return
 				}
 			}
-			t.Errorf("not found by %d schedules from seed %d", mutantSchedules, first)
+			t.Errorf("not found by %d schedules from seed %d", within, first)
 		})
 	}
 }
