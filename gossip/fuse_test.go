@@ -118,7 +118,7 @@ func TestFuseHeldFalls(t *testing.T) {
 	}
 	b := newReplicator("b", 4, Limits{})
 	linkUp(now, a, b)
-	now = run(t, now, fuseMemory, a, b)
+	run(t, now, fuseMemory, a, b)
 	equalRoots(t, a, b)
 	if n := a.Stats().FuseHeld; n != 0 {
 		t.Errorf("%d drops are held, and all is in sync", n)
