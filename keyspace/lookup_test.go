@@ -109,7 +109,9 @@ func TestTableEqualsMap(t *testing.T) {
 	if rebuilds < 5 {
 		t.Errorf("%d rebuilds", rebuilds)
 	}
-	if slots := len(*x.slots.Load()); slots > 8*len(model) {
+	// It shrinks when it is rebuilt next, so it may still be as large as for the
+	// 2,000 cells or so of the time before the last deletions.
+	if slots := len(*x.slots.Load()); slots > 8192 {
 		t.Errorf("%d slots for %d cells", slots, len(model))
 	}
 }
