@@ -150,11 +150,9 @@ func (r *Replicator) graftDue() {
 			continue
 		}
 		patience := r.patience(w.link)
-		if r.nowNs-w.since < busyPatience*steadyPatience*patience {
-			var coming crdt.Dots
-			if coming, missing = r.coming(missing, w.since, patience); len(coming) > 0 {
-				r.want(want{link: w.link, dots: coming, due: r.nowNs + patience, since: w.since})
-			}
+		var coming crdt.Dots
+		if coming, missing = r.coming(missing, w.since, patience); len(coming) > 0 {
+			r.want(want{link: w.link, dots: coming, due: r.nowNs + patience, since: w.since})
 		}
 		waiting := r.minusAsked(missing)
 		if len(waiting)+len(w.link.graft) > r.cfg.Limits.AnnounceSpans {
