@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -19,18 +18,7 @@ func TestMendKeepsWhatIsHeld(t *testing.T) {
 		if i > 0 {
 			cfg.Join = []string{nodes[0].MeshAddr()}
 		}
-		n, err := Start(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-			defer cancel()
-			if err := n.Stop(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-		nodes = append(nodes, n)
+		nodes = append(nodes, started(t, cfg))
 	}
 	ks, err := nodes[1].Keyspace(t.Context(), "ks")
 	if err != nil {

@@ -12,6 +12,23 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 )
 
+// started is a node that ends with the test.
+func started(t *testing.T, cfg Config) *Node {
+	t.Helper()
+	n, err := Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := n.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
 // pair is two nodes in memory, of which the second has an op of the first.
 func pair(t *testing.T) [2]*Node {
 	t.Helper()
@@ -21,18 +38,7 @@ func pair(t *testing.T) [2]*Node {
 		if i > 0 {
 			cfg.Join = []string{nodes[0].MeshAddr()}
 		}
-		n, err := Start(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-			defer cancel()
-			if err := n.Stop(ctx); err != nil {
-				t.Error(err)
-			}
-		})
-		nodes[i] = n
+		nodes[i] = started(t, cfg)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
