@@ -8,13 +8,21 @@ import (
 
 // A Recorder notes when a key was first seen by one node's watch.
 type Recorder struct {
-	mu   sync.Mutex // protects the fields below
-	seen map[string]int64
-	last int64
+	mu    sync.Mutex // protects the fields below
+	seen  map[string]int64
+	under map[string]*tally // what was seen, by each part of a key that ends with a slash
+}
+
+// tally is the keys of one prefix.
+type tally struct {
+	count int
+	last  int64
 }
 
 // NewRecorder has seen nothing.
-func NewRecorder() *Recorder { return &Recorder{seen: make(map[string]int64)} }
+func NewRecorder() *Recorder {
+	return &Recorder{seen: make(map[string]int64), under: make(map[string]*tally)}
+}
 
 // See notes that key is there now. Only the first time counts.
 func (r *Recorder) See(key string) {
@@ -22,22 +30,37 @@ func (r *Recorder) See(key string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, ok := r.seen[key]; !ok {
-		r.seen[key] = now
-		r.last = now
+		r.note(key, now)
 	}
 }
 
-// Count is the number of keys with the prefix, and when the last of them came.
+// note adds a key. The harness asks again and again how many there are, which must
+// cost the system under measurement nothing.
+func (r *Recorder) note(key string, at int64) {
+	r.seen[key] = at
+	for i := 0; i < len(key); i++ {
+		if key[i] != '/' {
+			continue
+		}
+		t := r.under[key[:i+1]]
+		if t == nil {
+			t = new(tally)
+			r.under[key[:i+1]] = t
+		}
+		t.count++
+		t.last = max(t.last, at)
+	}
+}
+
+// Count is the number of keys with the prefix, which ends with a slash, and when the
+// last of them came.
 func (r *Recorder) Count(prefix string) (n int, last int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key, at := range r.seen {
-		if strings.HasPrefix(key, prefix) {
-			n++
-			last = max(last, at)
-		}
+	if t := r.under[prefix]; t != nil {
+		return t.count, t.last
 	}
-	return n, last
+	return 0, 0
 }
 
 // Arrivals are the keys with the prefix and when they came.
@@ -58,11 +81,11 @@ func (r *Recorder) Arrivals(prefix string) map[string]int64 {
 func (r *Recorder) Forget(prefix string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	kept := make(map[string]int64)
-	for key, at := range r.seen {
+	old := r.seen
+	r.seen, r.under = make(map[string]int64), make(map[string]*tally)
+	for key, at := range old {
 		if !strings.HasPrefix(key, prefix) {
-			kept[key] = at
+			r.note(key, at)
 		}
 	}
-	r.seen = kept
 }
