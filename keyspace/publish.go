@@ -84,21 +84,19 @@ func (k *Keyspace) register(ch *crdt.Changes, nowMs int64) {
 
 // publish tells the change log what the keys show now.
 func (k *Keyspace) publish(ch *crdt.Changes, nowMs int64) {
-	if len(ch.Added) == 1 && len(ch.Removed) <= 1 {
-		if added := ch.Added[0]; len(ch.Removed) == 0 || ch.Removed[0].Key == added.Key && ch.Removed[0] != added {
-			if len(k.index.others(added.Key)) == 0 {
-				var before *crdt.Cell
-				if len(ch.Removed) == 1 {
-					if k.life.shown(ch.Removed[0]) {
-						before = ch.Removed[0]
-					}
-					k.life.remove(ch.Removed[0])
+	if k.plain(ch) {
+		for i, added := range ch.Added {
+			var before *crdt.Cell
+			if len(ch.Removed) > 0 {
+				if k.life.shown(ch.Removed[i]) {
+					before = ch.Removed[i]
 				}
-				k.life.add(added, nowMs, k.ownerOf(added))
-				k.restated(added.Key, before)
-				return
+				k.life.remove(ch.Removed[i])
 			}
+			k.life.add(added, nowMs, k.ownerOf(added))
+			k.restated(added.Key, before)
 		}
+		return
 	}
 	before := make(map[string]*crdt.Cell)
 	added := make(map[crdt.Dot]struct{}, len(ch.Added))
@@ -134,6 +132,23 @@ func (k *Keyspace) publish(ch *crdt.Changes, nowMs int64) {
 	for _, key := range keys {
 		k.restated(key, before[key])
 	}
+}
+
+// plain reports whether ch is only new keys, or only overwrites, one of each key, as
+// nearly always: then the cells of one key are one pair at most.
+func (k *Keyspace) plain(ch *crdt.Changes) bool {
+	if len(ch.Removed) > 0 && len(ch.Removed) != len(ch.Added) {
+		return false
+	}
+	for i, added := range ch.Added {
+		if k.index.top(added.Key) != added || len(k.index.others(added.Key)) > 0 {
+			return false
+		}
+		if len(ch.Removed) > 0 && ch.Removed[i].Key != added.Key {
+			return false
+		}
+	}
+	return true
 }
 
 func (k *Keyspace) ownerOf(c *crdt.Cell) crdt.OwnerState {

@@ -2,7 +2,10 @@ package keyspace
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +18,7 @@ import (
 const (
 	watchChanges = 1024 // changes looked at in one hold of the mutex
 	watchBuffer  = 256  // events prepared at once, at most
+	watchKeeps   = 32   // events that a watch keeps room for between two fills
 )
 
 // watchPhase is what a watch delivers next.
@@ -38,9 +42,10 @@ type watch struct {
 
 	mu    sync.Mutex // protects the fields below; taken before k.mu
 	phase watchPhase
-	from  string // snapshot: the next key
-	next  uint64 // number of the next change to look at
-	buf   []client.Event
+	from  string         // snapshot: the next key
+	next  uint64         // number of the next change to look at
+	buf   []client.Event // prepared; those before at are delivered, and zero
+	at    int
 	cells []*crdt.Cell
 
 	once   sync.Once
@@ -67,7 +72,7 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 			return nil, err
 		}
 		w.phase = phaseResync
-		if origin == k.logID() && n <= k.log.last && n+1 >= k.log.oldest() {
+		if origin == k.logID && n <= k.log.last && n+1 >= k.log.oldest() {
 			w.phase, w.next = phaseChanges, n+1
 		}
 	case opts.UpdatesOnly:
@@ -79,15 +84,18 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 	return w, nil
 }
 
-// logID tells this log from those of other nodes, earlier starts and other
+// newLogID tells a log from those of other nodes, earlier starts and other
 // keyspaces.
-func (k *Keyspace) logID() uint64 {
-	return xxhash.Sum64String(k.env.Inc.String() + k.id)
+func newLogID(inc crdt.Inc, keyspace string) uint64 {
+	return xxhash.Sum64String(inc.String() + keyspace)
 }
 
-// A cursor is the log and the number of a change in it.
+// A cursor is the log and the number of a change in it, as %016x-%d.
 func (w *watch) cursor(n uint64) client.Cursor {
-	return client.Cursor(fmt.Sprintf("%016x-%d", w.k.logID(), n))
+	var id [8]byte
+	binary.BigEndian.PutUint64(id[:], w.k.logID)
+	b := hex.AppendEncode(make([]byte, 0, 40), id[:])
+	return client.Cursor(strconv.AppendUint(append(b, '-'), n, 10))
 }
 
 func parseCursor(c client.Cursor) (log, n uint64, err error) {
@@ -110,13 +118,16 @@ func (w *watch) Next(ctx context.Context) (client.Event, error) {
 			return client.Event{}, client.ErrClosed
 		default:
 		}
-		if len(w.buf) > 0 {
-			ev := w.buf[0]
-			w.buf[0] = client.Event{}
-			w.buf = w.buf[1:]
+		if w.at < len(w.buf) {
+			ev := w.buf[w.at]
+			w.buf[w.at] = client.Event{}
+			w.at++
 			return ev, nil
 		}
-		w.buf = w.buf[:0:0]
+		w.at, w.buf = 0, w.buf[:0]
+		if cap(w.buf) > watchKeeps { // there may be thousands of watches
+			w.buf = nil
+		}
 		changed, err := w.fill()
 		if err != nil {
 			return client.Event{}, err
@@ -179,6 +190,9 @@ func (w *watch) fill() (changed <-chan struct{}, err error) {
 // read delivers changes from the log and reports whether it reached the end.
 func (w *watch) read() (caughtUp bool) {
 	k := w.k
+	if n := k.log.last + 1 - w.next; w.phase == phaseChanges && n > 1 {
+		w.buf = slices.Grow(w.buf, int(min(n, watchBuffer)))
+	}
 	for range watchChanges {
 		if w.next > k.log.last {
 			return true

@@ -90,9 +90,15 @@ func (t *Trie) copyShared(n *node) {
 	}
 }
 
-// grown is the capacity for n items: in small steps, since half of all memory
-// would be slack with doubling.
-func grown(n int) int { return (n + 3) &^ 3 }
+// grown is the capacity for n items: in steps of a quarter, since a third of all
+// memory would be slack with doubling, and in steps of a few items most would be
+// garbage.
+func grown(n int) int {
+	if n <= 16 {
+		return (n + 3) &^ 3
+	}
+	return (n + 15) &^ 15
+}
 
 // Insert adds a live cell, which must not be in the trie.
 func (t *Trie) Insert(c *crdt.Cell) {
