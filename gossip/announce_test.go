@@ -2,10 +2,12 @@ package gossip
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip/overlay"
 )
 
 // announce gives r the IHAVE of n single dots of inc from seq on, every second.
@@ -101,5 +103,71 @@ func TestDropsShortenTheCalm(t *testing.T) {
 				t.Fatalf("calm %v until %v later", time.Duration(l.calm), time.Duration(l.calmAt-start.UnixNano()))
 			}
 		})
+	}
+}
+
+// In a full mesh announcements are for those whom the origin cannot reach: the more
+// links, the fewer on each.
+func TestAnnouncementsOfAFullMesh(t *testing.T) {
+	received := func(nodes int) float64 {
+		f := newForest(t, nodes, 7, Limits{})
+		for k := range 50 {
+			mustPut(t, f.nodes[0], f.now, fmt.Sprint(k))
+			f.run(20)
+		}
+		f.run(2000)
+		s := f.total()
+		if s.GraftsSent > 0 || s.OpsDuplicate > 0 {
+			t.Errorf("%d nodes: %d grafts, %d duplicates", nodes, s.GraftsSent, s.OpsDuplicate)
+		}
+		frames := int64(0)
+		for _, r := range f.nodes {
+			frames += r.Stats().FramesReceived
+		}
+		return float64(frames) / float64(nodes)
+	}
+	few, many := received(4), received(overlay.MaxComplete)
+	if many > 3*few {
+		t.Errorf("a node of %d receives %.0f frames, one of 4 %.0f", overlay.MaxComplete, many, few)
+	}
+}
+
+// A late op from an origin whose link goes on is waited for. If the link ends, others
+// are asked at once.
+func TestLateOpsOfALivingOriginAreWaitedFor(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		f := newForest(t, 6, 8, Limits{})
+		mustPut(t, f.nodes[0], f.now, "first")
+		f.run(300)
+		before := f.total().GraftsSent
+		held := []flight{}
+		f.lost = func(from, to int, frame []byte) bool {
+			if from == 0 && to == 1 && !ends {
+				held = append(held, flight{from, to, slices.Clone(frame)})
+			}
+			return from == 0 && to == 1
+		}
+		d := mustPut(t, f.nodes[0], f.now, "late")
+		f.run(600)
+		if ends {
+			f.cut(0, 1)
+			f.run(20)
+			if f.nodes[1].replica.Clock().Contains(d) == false {
+				t.Error("nobody was asked after the link ended")
+			}
+			continue
+		}
+		if n := f.total().GraftsSent - before; n != 0 || f.nodes[1].replica.Clock().Contains(d) {
+			t.Errorf("%d grafts while the origin's link goes on", n)
+		}
+		f.lost = nil
+		for _, x := range held {
+			if err := f.nodes[x.to].Step(f.now, f.nodes[x.from].cfg.Self, x.frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !f.nodes[1].replica.Clock().Contains(d) {
+			t.Error("the late op is not there")
+		}
 	}
 }

@@ -255,7 +255,7 @@ func TestLargeOpsHaveTheirLane(t *testing.T) {
 // An origin that nobody knows writes large values: each node gets each once,
 // without waiting for an announcement to be due.
 func TestLargeOpsDoNotFlood(t *testing.T) {
-	f := newForest(t, 16, 4, Limits{})
+	f := newForest(t, 24, 4, Limits{})
 	for k := range 5 {
 		d := putBytes(t, f.nodes[2], f.now, fmt.Sprint("large", k), 60_000)
 		if ms := f.spreads(d, 100); ms > 20 {
@@ -263,8 +263,8 @@ func TestLargeOpsDoNotFlood(t *testing.T) {
 		}
 		f.run(60)
 	}
-	if s := f.total(); s.LargeSent != 5*15 {
-		t.Errorf("%d copies of 5 large values at 15 nodes", s.LargeSent)
+	if s := f.total(); s.LargeSent != 5*23 {
+		t.Errorf("%d copies of 5 large values at 23 nodes", s.LargeSent)
 	}
 	f.learn(9)
 	f.run(1000)
@@ -272,7 +272,7 @@ func TestLargeOpsDoNotFlood(t *testing.T) {
 	d := putBytes(t, f.nodes[9], f.now, "large", 60_000)
 	ms := f.spreads(d, 100)
 	f.run(100)
-	if s := f.total(); s.LargeSent-before.LargeSent != 15 || s.GraftsSent != before.GraftsSent || ms > 8 {
+	if s := f.total(); s.LargeSent-before.LargeSent != 23 || s.GraftsSent != before.GraftsSent || ms > 8 {
 		t.Errorf("on a proven tree: %d copies, %d grafts, %d ms", s.LargeSent-before.LargeSent, s.GraftsSent-before.GraftsSent, ms)
 	}
 }

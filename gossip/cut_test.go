@@ -56,7 +56,7 @@ func (f *traffic) run(d time.Duration) {
 }
 
 func newTraffic(t testing.TB, keys int) *traffic {
-	f := &traffic{forest: newForest(t, 16, 1, Limits{}), keys: keys}
+	f := &traffic{forest: newForest(t, 24, 1, Limits{}), keys: keys}
 	f.run(10 * time.Second)
 	return f
 }

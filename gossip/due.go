@@ -29,7 +29,7 @@ func (r *Replicator) NextDue() (at time.Time, ok bool) {
 	if len(r.order) > 0 {
 		root := r.root()
 		for _, l := range r.order {
-			due = min(due, l.nextDue(r.nowNs, &r.cfg.Limits, l.differs() || root != l.sentRoot))
+			due = min(due, r.linkDue(l, l.differs() || root != l.sentRoot))
 			if !l.awake && r.ready(l) {
 				due = r.nowNs
 			}
@@ -41,9 +41,10 @@ func (r *Replicator) NextDue() (at time.Time, ok bool) {
 	return time.Unix(0, due-r.nowNs+r.wallNs), true
 }
 
-// nextDue is when a tick has something to do for l. changed: the peer may not
+// linkDue is when a tick has something to do for l. changed: the peer may not
 // know what the replica holds now.
-func (l *link) nextDue(nowNs int64, lim *Limits, changed bool) int64 {
+func (r *Replicator) linkDue(l *link, changed bool) int64 {
+	nowNs, lim := r.nowNs, &r.cfg.Limits
 	due := int64(math.MaxInt64)
 	if l.session != nil { // paced, timed out, or brought forward
 		due = nowNs
@@ -51,7 +52,7 @@ func (l *link) nextDue(nowNs int64, lim *Limits, changed bool) int64 {
 		due = max(l.needAt, nowNs)
 	}
 	if len(l.have) > 0 && !l.haveDue {
-		due = min(due, l.haveAt+int64(lim.IHaveEvery))
+		due = min(due, l.haveAt+r.announceEvery(l))
 	}
 	if !l.summaryDue {
 		at := l.sentAt + int64(lim.SummaryEvery)

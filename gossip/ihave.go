@@ -3,6 +3,7 @@ package gossip
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/meshkv/meshkv/crdt"
 )
@@ -21,6 +22,16 @@ const (
 	// twice. A parent leaves nothing out without saying BEHIND.
 	steadyPatience = 10
 	steadyOps      = 50
+	// originAlive is how long ago the last op may have come over the link from their
+	// origin itself for others still to be expected there, and originPatience for how
+	// long. The stream keeps their order and leaves nothing out without saying BEHIND:
+	// what is late waits on it, and where all are late, asking elsewhere would
+	// bring everything twice. If the link ends, others are asked at once.
+	originAlive    = int64(2 * time.Second)
+	originPatience = int64(5 * time.Second)
+	// directShare is the number of links of a full mesh from which on each of them
+	// is told less often what the others may have missed.
+	directShare = 3
 )
 
 // want is announced dots that have not arrived.
@@ -44,9 +55,21 @@ func (r *Replicator) announceOp(l *link, op *crdt.Op, large bool) {
 	for _, sp := range op.Covers {
 		r.announce(l, sp)
 	}
-	if len(l.have) >= r.cfg.Limits.IHaveSpans || r.nowNs-l.haveAt >= int64(r.cfg.Limits.IHaveEvery) {
+	if len(l.have) >= r.cfg.Limits.IHaveSpans || r.nowNs-l.haveAt >= r.announceEvery(l) {
 		l.haveDue = true
 	}
+}
+
+// announceEvery is how long an announcement waits for others. In a full mesh the
+// origin itself has pushed to everybody, and announcing is for those whom it cannot
+// reach: all announcements of a node together come as often as those on
+// directShare links would, or with 16 neighbours each op would cause 240 of them.
+func (r *Replicator) announceEvery(l *link) int64 {
+	every := int64(r.cfg.Limits.IHaveEvery)
+	if l.role == RoleDirect && len(r.order) > directShare {
+		every = every * int64(len(r.order)) / directShare
+	}
+	return every
 }
 
 func (r *Replicator) announce(l *link, sp crdt.Span) {
@@ -179,7 +202,10 @@ func (r *Replicator) coming(dots crdt.Dots, since, patience int64) (coming, rest
 			return false
 		}
 		alive, limit := patience, busyPatience*patience
-		if o.steady(r.nowNs) {
+		switch {
+		case firstHand(o.from(), o):
+			alive, limit = max(alive, originAlive), max(limit, originPatience)
+		case o.steady(r.nowNs):
 			alive, limit = steadyPatience*alive, steadyPatience*limit
 		}
 		return r.nowNs-o.heardAt < alive && r.nowNs-since < limit

@@ -314,7 +314,7 @@ func (r *Replicator) Tick(now time.Time) {
 	r.ring.expire(r.nowNs)
 	r.graftDue()
 	for _, l := range r.order {
-		if len(l.have) > 0 && r.nowNs-l.haveAt >= int64(r.cfg.Limits.IHaveEvery) {
+		if len(l.have) > 0 && r.nowNs-l.haveAt >= r.announceEvery(l) {
 			l.haveDue = true
 		}
 	}

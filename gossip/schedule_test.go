@@ -22,7 +22,7 @@ func TestRandomSchedules(t *testing.T) {
 
 func schedule(t *testing.T, seed uint64) {
 	const (
-		nodes   = 11
+		nodes   = 20
 		actions = 45
 		most    = 2 * time.Minute // until all are equal
 	)

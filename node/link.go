@@ -105,14 +105,25 @@ func (n *Node) serve(ctx context.Context, p *peer) error {
 }
 
 // send writes what the keyspaces have for the peer: a frame of each in turn, so
-// that none waits for more than one frame of every other.
+// that none waits for more than one frame of every other. Between two rounds a busy
+// node waits, see pacer.
 func (n *Node) send(ctx context.Context, p *peer) error {
 	buf := make([]byte, 0, maxFrame+4096)
+	slot := time.NewTimer(0)
+	defer slot.Stop()
 	for {
 		select {
 		case <-p.wake:
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if wait := n.pacer.wait(time.Now(), n.peers.Size()); wait > 0 {
+			slot.Reset(wait)
+			select {
+			case <-slot.C:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
 		}
 		for dirty := p.take(); len(dirty) > 0 || p.due.Load(); {
 			if err := n.sendInterest(p); err != nil {
@@ -138,6 +149,7 @@ func (n *Node) send(ctx context.Context, p *peer) error {
 				if err := p.link.WriteFrame(frame); err != nil {
 					return fmt.Errorf("write frame: %w", err)
 				}
+				n.pacer.sent(time.Now(), len(frame))
 			}
 			p.takeInto(dirty) // or a busy keyspace would keep out those marked since
 		}

@@ -58,6 +58,7 @@ type Node struct {
 	apiLn  net.Listener // nil if the API is off
 	peers  *xsync.Map[gossip.PeerID, *peer]
 	drops  drops
+	pacer  pacer
 
 	wanted    *wanted
 	catalog   *catalog

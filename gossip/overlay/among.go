@@ -9,15 +9,15 @@ func (o *Overlay) Among(self string, in func(name string) bool) (names []string,
 	if !o.Has(self) {
 		return nil, false
 	}
-	names = make([]string, 0, MaxDegree+1)
+	names = make([]string, 0, MaxComplete)
 	at := o.find(self, 0)
 	n := o.Len()
-	for i := 1; i < n && len(names) <= MaxDegree; i++ {
+	for i := 1; i < n && len(names) < MaxComplete; i++ {
 		if name := o.rings[0][(at+i)%n].name; in(name) {
 			names = append(names, name)
 		}
 	}
-	if len(names) > MaxDegree {
+	if len(names) >= MaxComplete {
 		names = names[:0]
 		for i, ring := range o.rings {
 			at := o.find(self, i)

@@ -1,7 +1,7 @@
 // Package overlay says which members of a keyspace are neighbours: those that
 // keep a link and push each other's ops over it.
 //
-// Up to 9 members everybody is everybody's neighbour. Beyond, the members form
+// Up to 17 members everybody is everybody's neighbour. Beyond, the members form
 // 4 rings, each in the order of another keyed hash of their names, and the
 // neighbours of a member are those before and after it on each ring: at most 8,
 // the same from both sides, and each ring alone connects everybody. Two of the

@@ -11,8 +11,11 @@ import (
 const (
 	rings      = 4
 	zonedRings = 2 // the first of them
-	// MaxDegree is the number of neighbours that a member has at most.
+	// MaxDegree is the number of neighbours that a member has at most on the rings.
 	MaxDegree = 2 * rings
+	// MaxComplete is the number of members up to which everybody is everybody's
+	// neighbour: one hop and no forwarding cost less than the sockets (ADR 0013).
+	MaxComplete = 17
 )
 
 // A Member is a node that holds the keyspace.
@@ -123,8 +126,8 @@ func (o *Overlay) Neighbours(self string) (names []string, complete bool) {
 		return nil, false
 	}
 	n := o.Len()
-	if n <= MaxDegree+1 {
-		names = make([]string, 0, MaxDegree)
+	if n <= MaxComplete {
+		names = make([]string, 0, MaxComplete)
 		for _, p := range o.rings[0] {
 			if p.name != self {
 				names = append(names, p.name)
