@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/gossip/overlay"
 	"github.com/meshkv/meshkv/node"
 )
 
@@ -101,9 +102,9 @@ func TestLeaveNeedsAMember(t *testing.T) {
 	}
 }
 
-// Beyond nine members the links are rings: everybody gets everything over few.
+// Beyond a full mesh the links are rings: everybody gets everything over few.
 func TestRings(t *testing.T) {
-	const count = 12
+	const count = overlay.MaxComplete + 1
 	var nodes []*node.Node
 	for i := range count {
 		cfg := node.Config{Name: fmt.Sprintf("r%02d", i)}
