@@ -38,8 +38,10 @@ func (r *Replicator) tickBeacon() {
 		r.beaconAt = 0
 		return
 	}
-	if r.beaconAt == 0 { // the write itself tells the lag of now
-		r.beaconAt = r.issuedAt + beaconEvery
+	if r.beaconAt == 0 {
+		// The write itself tells the lag of now. Where many nodes began to write at the
+		// same time, their beacons must not come all at once for ever.
+		r.beaconAt = r.issuedAt + beaconEvery/2 + r.cfg.Rand.Int64N(beaconEvery)
 	}
 	if r.nowNs < r.beaconAt {
 		return

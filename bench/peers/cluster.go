@@ -113,7 +113,8 @@ func (c *cluster) meet(ctx context.Context) error {
 			}
 		}
 	}
-	return pause(ctx, time.Second)
+	// What joining began (links that are not needed, full states, sessions) has ended then.
+	return pause(ctx, 10*time.Second)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
