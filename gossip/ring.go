@@ -4,12 +4,15 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/internal/fifo"
 )
 
-// recent is one op of the ring.
+// recent is one op of the ring. What finding and dropping need is not looked up in
+// the op: it and its cell left the caches long ago, and would be two more misses.
 type recent struct {
 	dot    crdt.Dot
-	covers bool // op.Covers is not empty
+	covers bool  // op.Covers is not empty
+	bytes  int32 // of op, about
 	at     int64
 	op     *crdt.Op
 }
@@ -17,57 +20,35 @@ type recent struct {
 // ring is the recent ops of all origins, oldest first, that GRAFTs are served
 // from: as many as fit into Limits.RingOps, RingBytes and RingAge.
 type ring struct {
-	slots []recent // a circle once it has grown to maxOps
-	start int
-	n     int
+	ops   fifo.Queue[recent]
+	n     int // ops.Len()
 	bytes int
 
 	maxOps, maxBytes int
 	maxAge           time.Duration
 }
 
-func (g *ring) at(i int) *recent {
-	i += g.start
-	if i >= len(g.slots) {
-		i -= len(g.slots)
-	}
-	return &g.slots[i]
-}
+func (g *ring) at(i int) *recent { return g.ops.At(i) }
 
 // push adds op, and forgets what is over the limits.
 func (g *ring) push(nowNs int64, op *crdt.Op) {
-	if g.n == len(g.slots) {
-		if len(g.slots) < g.maxOps {
-			g.grow()
-		} else {
-			g.drop()
-		}
+	if g.n == g.maxOps {
+		g.drop()
 	}
+	bytes := opBytes(op)
+	g.ops.Push(recent{dot: op.Dot, covers: len(op.Covers) > 0, bytes: int32(bytes), at: nowNs, op: op})
 	g.n++
-	*g.at(g.n - 1) = recent{dot: op.Dot, covers: len(op.Covers) > 0, at: nowNs, op: op}
-	g.bytes += opBytes(op)
+	g.bytes += bytes
 	for g.bytes > g.maxBytes && g.n > 0 {
 		g.drop()
 	}
 }
 
-func (g *ring) grow() {
-	slots := make([]recent, min(max(2*len(g.slots), 256), g.maxOps))
-	for i := range g.n {
-		slots[i] = *g.at(i)
-	}
-	g.slots, g.start = slots, 0
-}
-
 // drop forgets the oldest.
 func (g *ring) drop() {
-	s := g.at(0)
-	g.bytes -= opBytes(s.op)
-	*s = recent{}
+	g.bytes -= int(g.at(0).bytes)
+	g.ops.Drop()
 	g.n--
-	if g.start++; g.start == len(g.slots) {
-		g.start = 0
-	}
 }
 
 // expire forgets what is too old.
@@ -96,7 +77,8 @@ func (g *ring) find(wanted crdt.Dots, ops []*crdt.Op) (found []*crdt.Op, missing
 
 // reset forgets everything.
 func (g *ring) reset() {
-	g.slots, g.start, g.n, g.bytes = nil, 0, 0, 0
+	g.ops.Reset()
+	g.n, g.bytes = 0, 0
 }
 
 // overlap reports whether the sets have a dot in common.
