@@ -1,6 +1,9 @@
 package keyspace
 
-import "github.com/meshkv/meshkv/crdt"
+import (
+	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/internal/fifo"
+)
 
 // Bounds of the change log: how far back a watch can resume exactly.
 const (
@@ -32,26 +35,21 @@ func (c change) size() int32 {
 // in apply order. It is bounded in count and bytes; a reader that falls behind
 // its start must take a snapshot. Not safe for concurrent use.
 type changeLog struct {
-	ring  []change
-	start int    // place of the oldest in ring
-	count int    // changes held
-	last  uint64 // number of the newest, 0 if there never was one
-	bytes int64
+	changes fifo.Queue[change]
+	count   int    // changes.Len()
+	last    uint64 // number of the newest, 0 if there never was one
+	bytes   int64
 }
 
 // oldest is the number of the oldest change held; last+1 if none is.
 func (l *changeLog) oldest() uint64 { return l.last - uint64(l.count) + 1 }
 
 func (l *changeLog) append(c change) {
-	if l.count == len(l.ring) {
-		if len(l.ring) < maxLogChanges {
-			l.grow()
-		} else {
-			l.dropOldest()
-		}
+	if l.count == maxLogChanges {
+		l.dropOldest()
 	}
 	c.bytes = c.size()
-	l.ring[(l.start+l.count)&(len(l.ring)-1)] = c
+	l.changes.Push(c)
 	l.count++
 	l.last++
 	l.bytes += int64(c.bytes)
@@ -60,22 +58,11 @@ func (l *changeLog) append(c change) {
 	}
 }
 
-func (l *changeLog) grow() {
-	ring := make([]change, max(64, 2*len(l.ring)))
-	for i := range l.count {
-		ring[i] = l.ring[(l.start+i)&(len(l.ring)-1)]
-	}
-	l.ring, l.start = ring, 0
-}
-
 func (l *changeLog) dropOldest() {
-	l.bytes -= int64(l.ring[l.start].bytes)
-	l.ring[l.start] = change{}
-	l.start = (l.start + 1) & (len(l.ring) - 1)
+	l.bytes -= int64(l.changes.At(0).bytes)
+	l.changes.Drop()
 	l.count--
 }
 
 // at is change number n, which must be held.
-func (l *changeLog) at(n uint64) change {
-	return l.ring[(l.start+int(n-l.oldest()))&(len(l.ring)-1)]
-}
+func (l *changeLog) at(n uint64) change { return *l.changes.At(int(n - l.oldest())) }
