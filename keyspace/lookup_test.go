@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -153,4 +154,47 @@ func TestTableReadersDuringRebuilds(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+}
+
+// A rebuild fills the new array from its start, whether it is larger, smaller or as
+// large: of its pages only those are touched that are due, one at the border, and
+// one for what stood at the start because the end was taken.
+func TestTableRebuildsInOrder(t *testing.T) {
+	const page = 4096 / 16 // slots
+	x := newTable()
+	looked := make(map[int]bool) // by the sign of new size - old size
+	look := func() {
+		if x.next == nil {
+			return
+		}
+		pages := make(map[int]bool)
+		for i := range x.next.slots {
+			if x.next.slots[i].hash.Load() != 0 {
+				pages[i/page] = true
+			}
+		}
+		n, old := len(x.next.slots), len(*x.slots.Load())
+		if due := x.next.at*n/old/page + 1; len(pages) > due+2 {
+			t.Fatalf("%d pages are touched after %d of %d slots, want at most %d of %d", len(pages), x.next.at, old, due+2, n/page)
+		}
+		looked[cmp.Compare(n, old)] = true
+	}
+	oldest := 0
+	for i := range 180_000 { // it grows, turns over, and shrinks
+		x.Store(&crdt.Cell{Key: fmt.Sprint(i)})
+		keep := 30_000
+		if i > 90_000 {
+			keep = 1_000
+		}
+		for range min(2, max(0, i-oldest-keep)) {
+			x.Delete(fmt.Sprint(oldest))
+			oldest++
+		}
+		if i%1024 == 0 { // it looks at every slot
+			look()
+		}
+	}
+	if len(looked) != 3 {
+		t.Errorf("rebuilds of kinds %v, want larger, smaller and as large", looked)
+	}
 }

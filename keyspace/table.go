@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"hash/maphash"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/meshkv/meshkv/crdt"
@@ -19,6 +20,13 @@ import (
 // fills a new array, some slots with each change, and publishes it when it holds
 // everything: until then readers know nothing of it. Readers of the old one see
 // the cells as they were.
+//
+// Cells stand in the order of their hashes, but for those that found their place
+// taken. So a rebuild, which goes through the old array from its start, fills the
+// new one from its start too, about at 2*at while it is doubled: every change
+// touches the next few pages of it. In any other order the first hundreds of
+// changes would touch all of its pages, and have the kernel clear megabytes at
+// once.
 type table struct {
 	seed  maphash.Seed
 	slots atomic.Pointer[[]tableSlot]
@@ -56,12 +64,19 @@ func (t *table) hashOf(key string) uint64 {
 	return maphash.String(t.seed, key) | 1 // never 0
 }
 
+// placeOf is the slot of n, a power of two, from which on a hash is searched for:
+// the first bits of it.
+func placeOf(h uint64, n int) uint64 {
+	place, _ := bits.Mul64(h, uint64(n))
+	return place
+}
+
 // Load is the cell of key, or nil. Safe for concurrent use.
 func (t *table) Load(key string) *crdt.Cell {
 	h := t.hashOf(key)
 	slots := *t.slots.Load()
 	mask := uint64(len(slots) - 1)
-	for i := h >> 1 & mask; ; i = (i + 1) & mask {
+	for i := placeOf(h, len(slots)); ; i = (i + 1) & mask {
 		switch slots[i].hash.Load() {
 		case 0:
 			return nil
@@ -78,7 +93,7 @@ func (t *table) Load(key string) *crdt.Cell {
 func (t *table) find(slots []tableSlot, h uint64, key string) (at, free int) {
 	mask := uint64(len(slots) - 1)
 	free = -1
-	for i := h >> 1 & mask; ; i = (i + 1) & mask {
+	for i := placeOf(h, len(slots)); ; i = (i + 1) & mask {
 		switch slots[i].hash.Load() {
 		case 0:
 			if free < 0 {
@@ -175,7 +190,7 @@ func (t *table) step() {
 			continue
 		}
 		h := s.hash.Load()
-		j := h >> 1 & mask
+		j := placeOf(h, len(n.slots))
 		for n.slots[j].hash.Load() != 0 {
 			j = (j + 1) & mask
 		}
