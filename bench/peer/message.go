@@ -17,6 +17,7 @@ type NodeSpec struct {
 	Name string   `json:"name"`
 	Addr string   `json:"addr"` // host:port, UDP and TCP
 	Join []string `json:"join"`
+	Keys int      `json:"keys,omitempty"` // that will come, about: what is noted of them then needs no growing
 }
 
 // A Request is what the harness asks for.

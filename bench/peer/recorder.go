@@ -19,9 +19,10 @@ type tally struct {
 	last  int64
 }
 
-// NewRecorder has seen nothing.
-func NewRecorder() *Recorder {
-	return &Recorder{seen: make(map[string]int64), under: make(map[string]*tally)}
+// NewRecorder has seen nothing, and has room for so many keys. A map that grows does
+// so in bursts, which the nodes of one machine would have at the same time.
+func NewRecorder(keys int) *Recorder {
+	return &Recorder{seen: make(map[string]int64, keys), under: make(map[string]*tally)}
 }
 
 // See notes that key is there now. Only the first time counts.

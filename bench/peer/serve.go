@@ -70,7 +70,7 @@ func (s *server) handle(ctx context.Context, req *Request) (*Reply, error) {
 	switch req.Op {
 	case OpStart:
 		for _, spec := range req.Nodes {
-			rec := NewRecorder()
+			rec := NewRecorder(spec.Keys)
 			n, err := s.start(ctx, spec, rec)
 			if err != nil {
 				return nil, fmt.Errorf("start %s: %w", spec.Name, err)

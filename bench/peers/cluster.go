@@ -22,6 +22,7 @@ type cluster struct {
 	bin   string
 	netns string
 	log   string
+	keys  int // that will be put, about; 0: not many
 	nodes []place
 	procs []*peer.Process
 }
@@ -40,8 +41,8 @@ func ip(args ...string) error {
 }
 
 // newCluster starts n nodes that all know of each other before it returns.
-func newCluster(ctx context.Context, s *system, bin, netns string, n int) (_ *cluster, err error) {
-	c := &cluster{sys: s, bin: bin, netns: netns, log: filepath.Join(filepath.Dir(bin), s.name+".log")}
+func newCluster(ctx context.Context, s *system, bin, netns string, n, keys int) (_ *cluster, err error) {
+	c := &cluster{keys: keys, sys: s, bin: bin, netns: netns, log: filepath.Join(filepath.Dir(bin), s.name+".log")}
 	if err := ip("netns", "add", netns); err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (c *cluster) add(count int) error {
 	c.procs = append(c.procs, p)
 	req := &peer.Request{Op: peer.OpStart}
 	for i := range count {
-		spec := peer.NodeSpec{Name: fmt.Sprintf("n%03d", len(c.nodes)+1), Addr: "127.0.0.1:" + strconv.Itoa(10_001+len(c.nodes))}
+		spec := peer.NodeSpec{Name: fmt.Sprintf("n%03d", len(c.nodes)+1), Addr: "127.0.0.1:" + strconv.Itoa(10_001+len(c.nodes)), Keys: c.keys}
 		if len(c.nodes) > 0 {
 			spec.Join = []string{c.nodes[0].spec.Addr}
 		}

@@ -111,7 +111,7 @@ func run(ctx context.Context, only, who []string, rounds int, doc string) error 
 func once(ctx context.Context, sc *scenario, s *system, bin string) ([]figure, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Minute)
 	defer cancel()
-	c, err := newCluster(ctx, s, bin, fmt.Sprintf("mkvpeers%d", os.Getpid()), sc.nodes)
+	c, err := newCluster(ctx, s, bin, fmt.Sprintf("mkvpeers%d", os.Getpid()), sc.nodes, sc.keys)
 	if err != nil {
 		return nil, err
 	}

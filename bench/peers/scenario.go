@@ -24,6 +24,7 @@ const valueBytes = 100
 type scenario struct {
 	name  string
 	nodes int
+	keys  int // that are put, if very many
 	run   func(ctx context.Context, c *cluster) ([]figure, error)
 	// skip says why a system is left out, or nothing.
 	skip func(s *system) string
@@ -78,7 +79,8 @@ func scenarios() []scenario {
 		}
 		list = append(list, scenario{
 			name: fmt.Sprintf("sustained-16-%d", rate), nodes: 16, skip: skip, rounds: few,
-			run: func(ctx context.Context, c *cluster) ([]figure, error) { return sustained(ctx, c, rate, length) },
+			keys: rate * int(length/time.Second),
+			run:  func(ctx context.Context, c *cluster) ([]figure, error) { return sustained(ctx, c, rate, length) },
 		})
 	}
 	for _, keys := range []int{10_000, 100_000} {
