@@ -30,7 +30,10 @@ func (r *Replicator) NextDue() (at time.Time, ok bool) {
 		root := r.root()
 		for _, l := range r.order {
 			due = min(due, r.linkDue(l, l.differs() || root != l.sentRoot))
-			if !l.awake && r.ready(l) {
+			switch {
+			case !l.awake && r.ready(l):
+				due = r.nowNs
+			case r.cfg.Budget != nil && l.weight > budgetFloor: // it may have to go for what waits elsewhere
 				due = r.nowNs
 			}
 		}

@@ -56,6 +56,9 @@ type Env struct {
 	Sync    bool // every local write waits for the disk
 	Logger  *slog.Logger
 
+	// Doze may be nil. It is told of calls that may bring NextDue forward.
+	Doze *Doze
+
 	// Lost may be nil. It is called without locks when a keyspace takes no writes
 	// before it is renewed (see Renew), and must not block.
 	Lost func()
@@ -145,6 +148,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 	}, crdt.State{
 		Inc: env.Writing(), Seq: env.left.last(id, env.Writing()), Cells: k.index, Clock: clock, Pending: st.Pending,
 	}, slices.Values(st.Cells))
+	env.Doze.stir()
 	return k
 }
 

@@ -133,6 +133,14 @@ func (l *lifetimes) tick(nowMs int64) (expired, collect []*crdt.Cell) {
 	return expired, collect
 }
 
+// nextDue is when tick next has something to do, in ms. False: never.
+func (l *lifetimes) nextDue() (ms int64, ok bool) {
+	if len(l.due) == 0 {
+		return 0, false
+	}
+	return l.due[0].at, true
+}
+
 // again asks for another look at a cell that could not be collected yet.
 func (l *lifetimes) again(c *crdt.Cell, at int64) {
 	heap.Push(&l.due, dueCell{at: at, cell: c, collect: true})

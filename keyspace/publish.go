@@ -53,6 +53,7 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 }
 
 func (k *Keyspace) finish(after aftermath) {
+	k.env.Doze.stir()
 	if len(after.closed) > 0 {
 		k.env.Closed(after.closed)
 	}

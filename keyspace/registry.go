@@ -60,6 +60,14 @@ func (r *registry) tick(nowMs int64) {
 	}
 }
 
+// nextDue is when tick next has something to do, in ms. False: never.
+func (r *registry) nextDue() (ms int64, ok bool) {
+	if len(r.gone) == 0 {
+		return 0, false
+	}
+	return r.gone[0].at + regretFor, true
+}
+
 // take empties the registry and returns its cells in the order of their dots, and
 // those that were removed lately only if they were regretted: their incarnation
 // was closed while this process lived.

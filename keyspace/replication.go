@@ -56,7 +56,8 @@ func (k *Keyspace) drive(now time.Time, call func()) {
 	k.finish(after)
 }
 
-// Tick does what is due: repair, expiry, collection. Called every 50 ms or so.
+// Tick does what is due: repair, expiry, collection. Called every 50 ms or so, but
+// for those times that NextDue says may be left out.
 func (k *Keyspace) Tick(now time.Time) {
 	k.drive(now, func() {
 		k.unchoke(now)

@@ -1,0 +1,108 @@
+package keyspace
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/meshkv/meshkv/crdt"
+)
+
+// NextDue is when Tick next has something to do, if nothing else is called before:
+// ticks until then may be left out without any other effect. It may be earlier
+// than that, and in the past. Whatever Tick comes to do must be foreseen here.
+func (k *Keyspace) NextDue(now time.Time) time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.dropped: // nothing is due any more
+		return now.Add(sweepEvery)
+	case k.rep.Choked(): // the disk does not say when it has caught up
+		return now
+	}
+	due := k.sweepAt
+	if at, ok := k.rep.NextDue(); ok {
+		due = earlier(due, at)
+	}
+	if at, ok := k.life.nextDue(); ok {
+		due = earlier(due, time.UnixMilli(at))
+	}
+	if at, ok := k.mine.nextDue(); ok {
+		due = earlier(due, time.UnixMilli(at))
+	}
+	return due
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// NextExtend is when ExtendDue says so, if nothing more is issued or observed.
+// False: not at all, as things stand.
+func (c *Clock) NextExtend(now time.Time) (at time.Time, ok bool) {
+	if c.ExtendDue(now) {
+		return now, true
+	}
+	ms := crdt.HLC(c.bound.Load()).WallMs() - boundAhead.Milliseconds()/2 + 1
+	used := ms - c.Last().WallMs()
+	return time.UnixMilli(ms), ms > now.UnixMilli() && used < boundAhead.Milliseconds()
+}
+
+// A Doze lets whoever ticks the keyspaces of a node sleep until something is due.
+// A call into a keyspace may bring that forward: the first one after it fell
+// asleep wakes it, and all others pay for one atomic load. Safe for concurrent use,
+// by one sleeper.
+//
+// No call is lost. Until first sets asleep and then asks each keyspace what is due,
+// under the keyspace's mutex; a call first changes the keyspace, under the same
+// mutex, and then looks at asleep. So if the change was too late to be seen by the
+// one, its mutex was taken after that of the one, and asleep is seen by the other:
+//
+//	sleeper: asleep = true   lock, NextDue, unlock                        sleep
+//	call:                                           lock, Put, unlock   asleep? wake
+//
+// Another call that saw it before has woken the sleeper already.
+type Doze struct {
+	asleep atomic.Bool
+	woken  chan struct{} // of capacity 1
+}
+
+// NewDoze is a sleeper that is awake.
+func NewDoze() *Doze { return &Doze{woken: make(chan struct{}, 1)} }
+
+// Until is the time until which the sleeper may sleep: when due says that something
+// is due, but no earlier than least and no later than most. Due is called once.
+// Unless it is least, Woken tells of calls from here on, until Wake.
+func (d *Doze) Until(least, most time.Time, due func() time.Time) time.Time {
+	select {
+	case <-d.woken: // an earlier call, which due sees
+	default:
+	}
+	d.asleep.Store(true)
+	at := earlier(most, due())
+	if at.After(least) {
+		return at
+	}
+	d.asleep.Store(false)
+	return least
+}
+
+// Woken says once that a call came, after which something may be due earlier. It
+// may say so without need.
+func (d *Doze) Woken() <-chan struct{} { return d.woken }
+
+// Wake ends the sleep. It is to be called before Tick, whose calls count as others do.
+func (d *Doze) Wake() { d.asleep.Store(false) }
+
+// stir wakes the sleeper, if it sleeps. It does not block. A nil Doze is nobody.
+func (d *Doze) stir() {
+	if d == nil || !d.asleep.Load() || !d.asleep.CompareAndSwap(true, false) {
+		return
+	}
+	select {
+	case d.woken <- struct{}{}:
+	default: // it was woken, and has not noticed yet
+	}
+}
