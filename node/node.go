@@ -35,10 +35,10 @@ var (
 )
 
 const (
-	tickEvery    = 50 * time.Millisecond
-	extendEvery  = 250 * time.Millisecond // the clock is extended with seconds left
-	drainTimeout = 5 * time.Second        // for API calls in flight, at Stop
-	flushTimeout = time.Second            // for peers to take the newest changes, at Stop
+	tickEvery    = 50 * time.Millisecond // while something is due
+	slowEvery    = time.Second           // what needs no more, and the longest sleep between two ticks
+	drainTimeout = 5 * time.Second       // for API calls in flight, at Stop
+	flushTimeout = time.Second           // for peers to take the newest changes, at Stop
 )
 
 // A Node is one running node. It implements client.Cluster. Safe for
@@ -152,6 +152,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Holders: n.overlay.members,
 		Lost:    n.noteLost,
 
+		Doze:     keyspace.NewDoze(),
 		Rejected: n.noteRejected,
 		Sync:     cfg.Durability == DurabilityFsync,
 		Logger:   n.log,
@@ -283,13 +284,14 @@ func (n *Node) run() {
 	netCtx, stopNet := context.WithCancel(context.Background())
 	writerCtx, stopWriter := context.WithCancel(context.Background())
 	var network, writers sync.WaitGroup
+	extend := make(chan struct{}, 1) // the clock's bound is to be extended
 	if n.writer != nil {
 		writers.Go(func() {
 			if err := n.writer.Run(writerCtx); err != nil {
 				cancel(fmt.Errorf("%w: %w", ErrDataDir, err))
 			}
 		})
-		network.Go(func() { n.extendClock(netCtx) })
+		network.Go(func() { n.extendClock(netCtx, extend) })
 	}
 	network.Go(func() {
 		if err := n.mesh.Run(netCtx); err != nil && netCtx.Err() == nil {
@@ -298,7 +300,7 @@ func (n *Node) run() {
 	})
 	network.Go(func() { n.links(netCtx) })
 	network.Go(func() { n.membership(netCtx) })
-	network.Go(func() { n.tick(netCtx) })
+	network.Go(func() { n.tick(netCtx, extend) })
 	network.Go(func() { n.watchDirectory(netCtx) })
 	network.Go(func() { n.watchCatalog(netCtx) })
 	network.Go(func() { n.weave(netCtx) })
@@ -378,16 +380,15 @@ func (n *Node) stopping() bool {
 	}
 }
 
-// extendClock keeps the persisted bound of the clock ahead of what is issued.
-func (n *Node) extendClock(ctx context.Context) {
-	ticker := time.NewTicker(extendEvery)
-	defer ticker.Stop()
+// extendClock keeps the persisted bound of the clock ahead of what is issued. The
+// tick says when, and does not wait for the disk.
+func (n *Node) extendClock(ctx context.Context, due <-chan struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-ticker.C:
-			if !n.clock.ExtendDue(now) {
+		case <-due:
+			if !n.clock.ExtendDue(time.Now()) { // it was just done
 				continue
 			}
 			if err := n.clock.Extend(ctx, n.writer); err != nil && ctx.Err() == nil {
@@ -401,24 +402,39 @@ func (n *Node) extendClock(ctx context.Context) {
 // errStopped is the cause of a Stop.
 var errStopped = errors.New("stopped")
 
-// tick drives what depends on time.
-func (n *Node) tick(ctx context.Context) {
-	ticker := time.NewTicker(tickEvery)
-	defer ticker.Stop()
+// tick drives what depends on time. Where nothing is due it sleeps, until something
+// is or a call into a keyspace wakes it. What a call brings about is due some time
+// later, so that tickEvery after it is soon enough.
+func (n *Node) tick(ctx context.Context, extend chan<- struct{}) {
 	var measured time.Time // when the replicators last heard of round trips
+	next := time.Now().Add(tickEvery)
+	timer := time.NewTimer(tickEvery)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-n.closedC:
 			n.spreadClosed()
-		case <-ticker.C:
+		case <-n.env.Doze.Woken():
+			if soon := time.Now().Add(tickEvery); soon.Before(next) {
+				next = soon
+				timer.Reset(tickEvery)
+			}
+		case <-timer.C:
+			n.env.Doze.Wake()
 			now := time.Now()
 			for _, ks := range n.sorted() {
 				ks.Tick(now)
 			}
 			n.settleHoldings()
-			if now.Sub(measured) >= time.Second {
+			if n.writer != nil && n.clock.ExtendDue(now) {
+				select {
+				case extend <- struct{}{}:
+				default: // it is about to be
+				}
+			}
+			if now.Sub(measured) >= slowEvery {
 				measured = now
 				n.forward.sweep(now)
 				n.noteAlone(now)
@@ -430,8 +446,32 @@ func (n *Node) tick(ctx context.Context) {
 					}
 				}
 			}
+			next = n.env.Doze.Until(now.Add(tickEvery), measured.Add(slowEvery), func() time.Time { return n.nextDue(now) })
+			timer.Reset(time.Until(next))
 		}
 	}
+}
+
+// nextDue is when a tick next has something to do; it may be in the past.
+func (n *Node) nextDue(now time.Time) time.Time {
+	due := now.Add(slowEvery)
+	if n.writer != nil {
+		if at, ok := n.clock.NextExtend(now); ok && at.Before(due) {
+			due = at
+		}
+	}
+	for _, h := range n.allHeld() {
+		if !h.serves.Load() && !h.gone.Load() { // others settle when it ends its joining
+			return now
+		}
+		if at := h.ks.NextDue(now); at.Before(due) {
+			due = at
+		}
+		if due.Before(now.Add(tickEvery)) { // early enough, whatever the others say
+			return due
+		}
+	}
+	return due
 }
 
 // Stop ends the node without leaving the cluster, so that it can start again,
