@@ -30,7 +30,7 @@ type Decoder struct{ b []byte }
 // NewDecoder is a decoder at the end of its input.
 func NewDecoder() *Decoder { return &Decoder{} }
 
-// Reset makes the decoder read b. Nothing that it returns, except Raw and
+// Reset makes the decoder read b. Nothing that it returns, except Raw, Shared and
 // Remaining, refers to b.
 func (d *Decoder) Reset(b []byte) { d.b = b }
 
@@ -177,7 +177,7 @@ func (d *Decoder) ArrayLen(limit int) (int, error) {
 
 // Bin takes a copy of at most limit opaque bytes; it is not nil.
 func (d *Decoder) Bin(limit int) ([]byte, error) {
-	b, err := d.blob(limit)
+	b, err := d.Shared(limit)
 	if err != nil {
 		return nil, err
 	}
@@ -186,12 +186,12 @@ func (d *Decoder) Bin(limit int) ([]byte, error) {
 
 // Str takes a string of at most limit bytes.
 func (d *Decoder) Str(limit int) (string, error) {
-	b, err := d.blob(limit)
+	b, err := d.Shared(limit)
 	return string(b), err
 }
 
-// blob takes a string or opaque bytes, without copying.
-func (d *Decoder) blob(limit int) ([]byte, error) {
+// Shared takes a string or opaque bytes, at most limit bytes, without copying.
+func (d *Decoder) Shared(limit int) ([]byte, error) {
 	c, err := d.code()
 	if err != nil {
 		return nil, err

@@ -196,7 +196,7 @@ func (d *Decoder) Cell() (*Cell, error) {
 // view is a string that shares the decoder's bytes: to be copied before the
 // decoder's caller gets them back.
 func (d *Decoder) view(limit int) (string, error) {
-	b, err := d.blob(limit)
+	b, err := d.Shared(limit)
 	return unsafe.String(unsafe.SliceData(b), len(b)), err
 }
 
@@ -290,7 +290,7 @@ func (d *Decoder) body(c *Cell) error {
 		return malformed("expires before 1970")
 	}
 	c.Kind, c.Flags = Kind(kind), Flags(flags)
-	if c.Value, err = d.blob(MaxValueBytes); err != nil {
+	if c.Value, err = d.Shared(MaxValueBytes); err != nil {
 		return err
 	}
 	return d.Skip(more)

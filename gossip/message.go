@@ -238,7 +238,7 @@ func takeEnvelope(d *crdt.Decoder) (env envelope, payload []byte, err error) {
 	if err = takeUints(d, &env.link, &env.id, &env.number); err != nil {
 		return env, nil, err
 	}
-	payload, err = d.Bin(maxPayload)
+	payload, err = d.Shared(maxPayload)
 	return env, payload, err
 }
 
