@@ -18,7 +18,7 @@ import (
 const (
 	watchChanges = 1024 // changes looked at in one hold of the mutex
 	watchBuffer  = 256  // events prepared at once, at most
-	watchKeeps   = 32   // events that a watch keeps room for between two fills
+	watchKeeps   = 32   // events that a watch keeps room for while it waits
 )
 
 // watchPhase is what a watch delivers next.
@@ -125,15 +125,15 @@ func (w *watch) Next(ctx context.Context) (client.Event, error) {
 			return ev, nil
 		}
 		w.at, w.buf = 0, w.buf[:0]
-		if cap(w.buf) > watchKeeps { // there may be thousands of watches
-			w.buf = nil
-		}
 		changed, err := w.fill()
 		if err != nil {
 			return client.Event{}, err
 		}
 		if changed == nil {
 			continue
+		}
+		if cap(w.buf) > watchKeeps { // there may be thousands of watches
+			w.buf = nil
 		}
 		select {
 		case <-changed:
