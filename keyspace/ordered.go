@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -18,7 +19,9 @@ const (
 // cells that are there anyway and copies no key, but for one short fence per leaf:
 // the keys of cells that were replaced long ago would keep those alive. An
 // overwrite finds its leaf by the fences, which are few enough to stay in the
-// cache, and there the old cell by its address, without touching the others.
+// cache, and there the old cell by its address, without touching the others. A new
+// key finds its place among the others by their hints: to compare the keys would be
+// two misses of the cache for each.
 // Not safe for concurrent use.
 type ordered struct {
 	// fences are the leaves by a string that is above all keys of the leaf before
@@ -27,9 +30,13 @@ type ordered struct {
 	n      int
 }
 
+// An orderedLeaf has in hints[i] the four bytes that follow the first skip ones in the
+// key of cells[i]. Every key begins with fence[:skip], so the hints ascend as well.
 type orderedLeaf struct {
 	fence string
 	cells []*crdt.Cell // ascending by key
+	skip  int          // at most len(fence)
+	hints [leafCells]uint32
 }
 
 func newOrdered() *ordered {
@@ -50,10 +57,69 @@ func (o *ordered) leaf(key string) (l *orderedLeaf) {
 	return l
 }
 
+// find is where key is, or where it would be put.
 func (l *orderedLeaf) find(key string) (i int, found bool) {
-	return slices.BinarySearchFunc(l.cells, key, func(c *crdt.Cell, key string) int {
+	n := len(l.cells)
+	if !l.hinted(key) {
+		return n, false // it is not below the fence, and so above all that begin like it
+	}
+	h := hint(key, l.skip)
+	i, _ = slices.BinarySearch(l.hints[:n], h)
+	end := i
+	for end < n && l.hints[end] == h {
+		end++
+	}
+	at, found := slices.BinarySearchFunc(l.cells[i:end], key, func(c *crdt.Cell, key string) int {
 		return strings.Compare(c.Key, key)
 	})
+	return i + at, found
+}
+
+// hinted reports whether key, which belongs into l, begins like the keys of l.
+func (l *orderedLeaf) hinted(key string) bool { return strings.HasPrefix(key, l.fence[:l.skip]) }
+
+// hint is the four bytes of key from skip on. What is beyond its end counts as zero.
+func hint(key string, skip int) uint32 {
+	var b [4]byte
+	copy(b[:], key[min(skip, len(key)):])
+	return binary.BigEndian.Uint32(b[:])
+}
+
+// hintAll makes the hints tell apart as many of the keys as they can. was are the
+// hints of the same cells where skip bytes were left out, or nil.
+func (l *orderedLeaf) hintAll(was []uint32, skip int) {
+	l.skip = 0
+	if n := len(l.cells); n > 0 {
+		l.skip = common(l.fence, l.cells[n-1].Key) // and so of all between
+	}
+	if was != nil && skip == l.skip {
+		copy(l.hints[:], was)
+		return
+	}
+	for i, c := range l.cells {
+		l.hints[i] = hint(c.Key, l.skip)
+	}
+}
+
+// insert puts c, whose key is not there, at i, where it belongs.
+func (l *orderedLeaf) insert(i int, c *crdt.Cell) {
+	n := len(l.cells)
+	if n == cap(l.cells) {
+		l.cells = append(make([]*crdt.Cell, 0, n+leafStep), l.cells...)
+	}
+	l.cells = slices.Insert(l.cells, i, c)
+	if !l.hinted(c.Key) {
+		l.hintAll(nil, 0)
+		return
+	}
+	copy(l.hints[i+1:n+1], l.hints[i:n])
+	l.hints[i] = hint(c.Key, l.skip)
+}
+
+// delete takes out what is at i.
+func (l *orderedLeaf) delete(i int) {
+	copy(l.hints[i:], l.hints[i+1:len(l.cells)])
+	l.cells = slices.Delete(l.cells, i, i+1)
 }
 
 // Get is the cell of key, or nil.
@@ -79,10 +145,7 @@ func (o *ordered) Set(c *crdt.Cell) {
 			l, i = right, i-at
 		}
 	}
-	if len(l.cells) == cap(l.cells) {
-		l.cells = append(make([]*crdt.Cell, 0, len(l.cells)+leafStep), l.cells...)
-	}
-	l.cells = slices.Insert(l.cells, i, c)
+	l.insert(i, c)
 }
 
 // split moves the cells of the full leaf l from some place on to a new leaf, to
@@ -101,17 +164,24 @@ func (o *ordered) split(l *orderedLeaf, i int) (right *orderedLeaf, at int) {
 	} else {
 		l.cells = append(make([]*crdt.Cell, 0, at+leafStep), low...)
 	}
+	was, skip := l.hints, l.skip
+	l.hintAll(was[:at], skip)
+	right.hintAll(was[at:], skip)
 	o.fences.Set(right.fence, right)
 	return right, at
 }
 
 // fenceBetween is a copy of the shortest prefix of high that is above low.
 func fenceBetween(low, high string) string {
-	n := 0
-	for n < len(low) && n < len(high) && low[n] == high[n] {
+	return strings.Clone(high[:common(low, high)+1])
+}
+
+// common is the length of the longest prefix of both.
+func common(a, b string) (n int) {
+	for n < len(a) && n < len(b) && a[n] == b[n] {
 		n++
 	}
-	return strings.Clone(high[:n+1])
+	return n
 }
 
 // Replace is Set(c) where old is the cell of the same key.
@@ -132,7 +202,7 @@ func (o *ordered) Delete(key string) {
 		return
 	}
 	o.n--
-	l.cells = slices.Delete(l.cells, i, i+1)
+	l.delete(i)
 	switch n := len(l.cells); {
 	case n == 0 && l.fence != "":
 		o.fences.Delete(l.fence)
@@ -158,6 +228,7 @@ func (o *ordered) join(low, high *orderedLeaf) bool {
 		return false
 	}
 	low.cells = append(append(make([]*crdt.Cell, 0, leafCells/2), low.cells...), high.cells...)
+	low.hintAll(nil, 0)
 	o.fences.Delete(high.fence)
 	return true
 }

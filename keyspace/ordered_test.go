@@ -46,6 +46,11 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 			if fence != "" && len(l.cells) == 0 || len(l.cells) > leafCells || cap(l.cells) > 2*len(l.cells)+leafCells {
 				t.Fatalf("leaf %q of %d cells, room for %d", fence, len(l.cells), cap(l.cells))
 			}
+			for i, c := range l.cells {
+				if !l.hinted(c.Key) || l.hints[i] != hint(c.Key, l.skip) {
+					t.Fatalf("leaf %q has hint %#x after %d bytes of %q", fence, l.hints[i], l.skip, c.Key)
+				}
+			}
 			cells += len(l.cells)
 			return true
 		})
@@ -70,7 +75,14 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 		t.Errorf("%d leaves for 2,000 keys put in order", n)
 	}
 	for i := range 6_000 {
-		if set(fmt.Sprintf("k%05d%s", rng.IntN(20_000), strings.Repeat("x", rng.IntN(3)))); i%500 == 0 {
+		key := fmt.Sprintf("k%05d%s", rng.IntN(20_000), strings.Repeat("x", rng.IntN(3)))
+		switch rng.IntN(8) {
+		case 0: // shares nothing with the others of its leaf
+			key = strings.Repeat("k", rng.IntN(4)) + string(rune('a'+rng.IntN(26)))
+		case 1: // differs from others in bytes that end the key
+			key = key[:1+rng.IntN(5)] + strings.Repeat("\x00", rng.IntN(4))
+		}
+		if set(key); i%500 == 0 {
 			check()
 		}
 	}
