@@ -7,49 +7,50 @@ import "unsafe"
 // a million cells most of the time of a read goes into cache and TLB misses. It
 // also means that no caller's buffer is kept alive or can be changed.
 //
-// The blocks are as large as the allocator's size classes. What is larger than
-// all of them gets a block of its own, where one more miss does not matter.
+// The blocks are as large as the allocator's size classes, so that nothing is lost
+// to rounding. What is larger than all of them gets a block of its own, where one
+// more miss does not matter.
 func (c Cell) pack() *Cell {
 	switch n := len(c.Key) + len(c.Path) + len(c.Value); {
 	case n <= 16:
-		b := new(struct {
-			cell Cell
-			buf  [16]byte
-		})
-		return c.packInto(&b.cell, b.buf[:0])
+		return packWith[[16]byte](c)
+	case n <= 32:
+		return packWith[[32]byte](c)
 	case n <= 48:
-		b := new(struct {
-			cell Cell
-			buf  [48]byte
-		})
-		return c.packInto(&b.cell, b.buf[:0])
+		return packWith[[48]byte](c)
+	case n <= 64:
+		return packWith[[64]byte](c)
+	case n <= 80:
+		return packWith[[80]byte](c)
 	case n <= 96:
-		b := new(struct {
-			cell Cell
-			buf  [96]byte
-		})
-		return c.packInto(&b.cell, b.buf[:0])
+		return packWith[[96]byte](c)
+	case n <= 112:
+		return packWith[[112]byte](c)
+	case n <= 128:
+		return packWith[[128]byte](c)
 	case n <= 144:
-		b := new(struct {
-			cell Cell
-			buf  [144]byte
-		})
-		return c.packInto(&b.cell, b.buf[:0])
+		return packWith[[144]byte](c)
+	case n <= 160:
+		return packWith[[160]byte](c)
 	case n <= 192:
-		b := new(struct {
-			cell Cell
-			buf  [192]byte
-		})
-		return c.packInto(&b.cell, b.buf[:0])
+		return packWith[[192]byte](c)
+	case n <= 224:
+		return packWith[[224]byte](c)
 	case n <= 256:
-		b := new(struct {
-			cell Cell
-			buf  [256]byte
-		})
-		return c.packInto(&b.cell, b.buf[:0])
+		return packWith[[256]byte](c)
 	default:
 		return c.packInto(new(Cell), make([]byte, 0, n))
 	}
+}
+
+// packWith packs c into a block that ends with a B, an array of bytes that is large
+// enough.
+func packWith[B any](c Cell) *Cell {
+	b := new(struct {
+		cell Cell
+		buf  B
+	})
+	return c.packInto(&b.cell, unsafe.Slice((*byte)(unsafe.Pointer(&b.buf)), unsafe.Sizeof(b.buf))[:0])
 }
 
 // packInto copies c to dst and its bytes to buf, which is empty and has room for
