@@ -116,8 +116,13 @@ func (s *server) handle(ctx context.Context, req *Request) (*Reply, error) {
 	}
 }
 
-// put writes the keys at their times. A put that is late is not skipped: those
-// after it are late, too.
+// putTick is how often at most the writer of keys wakes up: those that are due in it go
+// one after the other. With a wake-up for each of 5,000 puts/s the measured would be
+// the writers of 16 processes.
+const putTick = 10 * time.Millisecond
+
+// put writes the keys at their times, to putTick. A put that is late is not skipped:
+// those after it are late, too.
 func (s *server) put(ctx context.Context, req *Request) (*Reply, error) {
 	if req.Node < 0 || req.Node >= len(s.nodes) {
 		return nil, fmt.Errorf("no node %d", req.Node)
@@ -131,7 +136,7 @@ func (s *server) put(ctx context.Context, req *Request) (*Reply, error) {
 	<-timer.C
 	for i := range req.Count {
 		if wait := time.Until(begin.Add(time.Duration(i) * time.Duration(req.Every))); req.Every > 0 && wait > 0 {
-			timer.Reset(wait)
+			timer.Reset(max(wait, putTick))
 			select {
 			case <-timer.C:
 			case <-ctx.Done():

@@ -48,9 +48,11 @@ type Link struct {
 	br     *bufio.Reader
 	head   [frameHead]byte
 	timing Timings
+	rlimit limit // of reads
 
-	wmu  sync.Mutex // protects wbuf and the order on the wire
-	wbuf []byte
+	wmu    sync.Mutex // protects wbuf, wlimit and the order on the wire
+	wbuf   []byte
+	wlimit limit // of writes
 
 	pongs chan [8]byte  // the newest ping to answer
 	byes  chan struct{} // of capacity 1: the peer said that it leaves
@@ -85,11 +87,27 @@ func newLink(conn net.Conn, peer Member, t Timings) *Link {
 	return l
 }
 
-// readTimer reads from the connection and fails after LinkSilence without a byte.
+// A limit is a deadline that moves on with every call. Moving it costs as much as a
+// short system call, so it stays where it is for a tenth of its length.
+type limit struct{ set time.Time }
+
+// extend calls move with the deadline after d, if the present one was set longer than
+// a tenth of d ago.
+func (t *limit) extend(d time.Duration, move func(time.Time) error) error {
+	now := time.Now()
+	if now.Sub(t.set) < d/10 {
+		return nil
+	}
+	t.set = now
+	return move(now.Add(d))
+}
+
+// readTimer reads from the connection and fails after LinkSilence without a byte, or a
+// tenth of that earlier.
 type readTimer struct{ l *Link }
 
 func (r readTimer) Read(b []byte) (int, error) {
-	if err := r.l.conn.SetReadDeadline(time.Now().Add(r.l.timing.LinkSilence)); err != nil {
+	if err := r.l.rlimit.extend(r.l.timing.LinkSilence, r.l.conn.SetReadDeadline); err != nil {
 		return 0, err
 	}
 	n, err := r.l.conn.Read(b)
@@ -212,7 +230,7 @@ func (l *Link) writeAny(kind byte, payload []byte) error {
 }
 
 func (l *Link) writeTimed(b []byte) error {
-	if err := l.conn.SetWriteDeadline(time.Now().Add(l.timing.LinkWrite)); err != nil {
+	if err := l.wlimit.extend(l.timing.LinkWrite, l.conn.SetWriteDeadline); err != nil {
 		return err
 	}
 	n, err := l.conn.Write(b)
