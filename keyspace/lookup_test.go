@@ -88,11 +88,11 @@ func TestTableEqualsMap(t *testing.T) {
 		}
 		if s := x.slots.Load(); s != last {
 			rebuilds, last = rebuilds+1, s
-			if 2*x.used > len(*s) {
-				t.Fatalf("step %d: %d of %d slots taken after a rebuild", i, x.used, len(*s))
+			if 2*x.used > int(s.n) {
+				t.Fatalf("step %d: %d of %d slots taken after a rebuild", i, x.used, s.n)
 			}
 		}
-		if n := len(*last); 4*x.used > 3*n {
+		if n := int(last.n); 4*x.used > 3*n {
 			t.Fatalf("step %d: %d of %d slots taken", i, x.used, n)
 		}
 		if x.live != len(model) {
@@ -112,7 +112,7 @@ func TestTableEqualsMap(t *testing.T) {
 	}
 	// It shrinks when it is rebuilt next, so it may still be as large as for the
 	// 2,000 cells or so of the time before the last deletions.
-	if slots := len(*x.slots.Load()); slots > 8192 {
+	if slots := x.slots.Load().n; slots > 8192 {
 		t.Errorf("%d slots for %d cells", slots, len(model))
 	}
 }
@@ -168,12 +168,21 @@ func TestTableRebuildsInOrder(t *testing.T) {
 			return
 		}
 		pages := make(map[int]bool)
-		for i := range x.next.slots {
-			if x.next.slots[i].hash.Load() != 0 {
-				pages[i/page] = true
+		parts := 0
+		for i, part := range x.next.slots.parts {
+			if part != nil {
+				parts++
+			}
+			for j := range part {
+				if part[j].hash.Load() != 0 {
+					pages[(i<<partShift+j)/page] = true
+				}
 			}
 		}
-		n, old := len(x.next.slots), len(*x.slots.Load())
+		n, old := int(x.next.slots.n), int(x.slots.Load().n)
+		if due := x.next.at*n/old>>partShift + 1; parts > due+2 {
+			t.Fatalf("%d parts are made after %d of %d slots, want at most %d", parts, x.next.at, old, due+2)
+		}
 		if due := x.next.at*n/old/page + 1; len(pages) > due+2 {
 			t.Fatalf("%d pages are touched after %d of %d slots, want at most %d of %d", len(pages), x.next.at, old, due+2, n/page)
 		}
