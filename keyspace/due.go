@@ -96,8 +96,8 @@ func (d *Doze) Woken() <-chan struct{} { return d.woken }
 // Wake ends the sleep. It is to be called before Tick, whose calls count as others do.
 func (d *Doze) Wake() { d.asleep.Store(false) }
 
-// stir wakes the sleeper, if it sleeps. It does not block. A nil Doze is nobody.
-func (d *Doze) stir() {
+// Stir wakes the sleeper, if it sleeps. It does not block. A nil Doze is nobody.
+func (d *Doze) Stir() {
 	if d == nil || !d.asleep.Load() || !d.asleep.CompareAndSwap(true, false) {
 		return
 	}

@@ -148,7 +148,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 	}, crdt.State{
 		Inc: env.Writing(), Seq: env.left.last(id, env.Writing()), Cells: k.index, Clock: clock, Pending: st.Pending,
 	}, slices.Values(st.Cells))
-	env.Doze.stir()
+	env.Doze.Stir()
 	return k
 }
 

@@ -53,7 +53,7 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 }
 
 func (k *Keyspace) finish(after aftermath) {
-	k.env.Doze.stir()
+	k.env.Doze.Stir()
 	if len(after.closed) > 0 {
 		k.env.Closed(after.closed)
 	}

@@ -164,6 +164,7 @@ func (n *Node) take(now time.Time, id keyspaceID, ks *keyspace.Keyspace, joins b
 		n.connect(now, p, h)
 	}
 	n.overlay.kick()
+	n.env.Doze.Stir() // only now does nextDue see it
 	return h
 }
 
