@@ -238,3 +238,34 @@ func TestQueueIsBounded(t *testing.T) {
 		t.Fatalf("%d events, %d bytes left", len(res.Locks), m.bytes)
 	}
 }
+
+// S2: readers that wait behind a writer are woken when the writer gives up or dies.
+func TestS2WaitingWriterDies(t *testing.T) {
+	for _, end := range []Body{&Revoke{2}, &Expire{[]LeaseID{2}}, &Abort{"l", ClaimID{Session: 2}}} {
+		r := newRig(t)
+		for id, mode := range []Mode{Shared, Exclusive, Shared} {
+			session(r, LeaseID(id+1))
+			r.must(&Acquire{Name: "l", Claim: ClaimID{Session: LeaseID(id + 1)}, Mode: mode})
+		}
+		r.refused(&Acquire{Name: "l", Claim: ClaimID{1, 2}, Mode: Shared, Try: true}, ErrLocked)
+		wantEvents(t, r.must(end), happened(Failed, 2), happened(Granted, 3))
+	}
+}
+
+// The end of a delay leaves alone what a new session of the same id claims.
+func TestDelayOfAnEarlierSession(t *testing.T) {
+	r := newRig(t)
+	session(r, 1)
+	a := &Acquire{Name: "l", Claim: ClaimID{Session: 1}, Mode: Exclusive, Delay: 5}
+	first := r.must(a).Token
+	r.must(&Expire{[]LeaseID{1}})
+	session(r, 1)
+	if r.must(a).Token != 0 {
+		t.Fatal("granted during the delay")
+	}
+	wantEvents(t, r.must(&EndDelay{"l", first}), happened(DelayEnded, 1), happened(Granted, 1))
+	if h, ok := r.m.View().Claim("l", a.Claim); !ok || h.Token <= first {
+		t.Fatalf("got %+v, %v", h, ok)
+	}
+	r.swap()
+}

@@ -12,8 +12,10 @@ func TestS7FullKeyspaceHeals(t *testing.T) {
 	block := r.must(&Allocate{Pool: "p", Size: 1})
 	r.must(&SetQuota{r.m.bytes + 4096})
 	put := &Txn{Then: []Op{&Put{Key: "k", Value: make([]byte, 500)}}}
-	for r.apply(put).Err == nil {
-		continue
+	for i := 0; r.apply(put).Err == nil; i++ {
+		if i > 4096/500 {
+			t.Fatal("the quota does not bite")
+		}
 	}
 	growing := []Body{
 		put, &Grant{ID: 2, TTL: MinTTL}, &Acquire{Name: "l", Claim: ClaimID{1, 2}, Mode: Exclusive, Value: make([]byte, 1000)}, &DefinePool{Pool{"q", 0, 9}},
@@ -51,6 +53,7 @@ func TestBytesReturnToZero(t *testing.T) {
 	r := newRig(t)
 	session(r, 1)
 	r.must(&Acquire{Name: "l", Claim: ClaimID{Session: 1}, Mode: Exclusive, Delay: 1, Value: []byte("v")})
+	r.must(&Proclaim{"l", 1, []byte("a longer value")})
 	r.must(&DefinePool{Pool{"p", 0, 9}})
 	r.must(&Allocate{Pool: "p", Size: 2, Session: 1, Label: "x"})
 	r.must(&Txn{Then: []Op{&Put{Key: "a", Lease: 1}, &Put{Key: "b", Value: []byte("b")}}})

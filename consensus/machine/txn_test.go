@@ -1,9 +1,6 @@
 package machine
 
-import (
-	"reflect"
-	"testing"
-)
+import "testing"
 
 func TestRevisions(t *testing.T) {
 	r := newRig(t)
@@ -174,44 +171,4 @@ func TestPrefix(t *testing.T) {
 			t.Errorf("%q: got %q, want %q", p, got, want)
 		}
 	}
-}
-
-func TestGrantChoosesID(t *testing.T) {
-	r := newRig(t)
-	r.must(&Grant{ID: 2, TTL: MinTTL}) // at 1
-	r.must(&Grant{ID: 3, TTL: MinTTL}) // at 2
-	if id := r.must(&Grant{TTL: MinTTL}).Lease; id != 4 {
-		t.Fatalf("got %d: 3 is in use", id)
-	}
-	var ids []LeaseID
-	r.m.View().Leases(func(l *Lease) bool {
-		ids = append(ids, l.ID)
-		return true
-	})
-	if !reflect.DeepEqual(ids, []LeaseID{2, 3, 4}) {
-		t.Fatalf("leases %v", ids)
-	}
-}
-
-// Blocks at the end of the numbers do not wrap around.
-func TestPoolOfAllNumbers(t *testing.T) {
-	const top = 1<<64 - 1
-	r := newRig(t)
-	r.must(&DefinePool{Pool{"p", 0, top}})
-	r.refused(&Allocate{Pool: "p", Exact: true, At: top, Size: 2}, ErrPoolExhausted)
-	r.refused(&Allocate{Pool: "p", Size: top, Align: 2, Exact: true, At: 1}, ErrPoolExhausted)
-	high := r.must(&Allocate{Pool: "p", Exact: true, At: top, Size: 1})
-	all := r.must(&Allocate{Pool: "p", Size: top})
-	r.refused(&Allocate{Pool: "p", Size: 1, Align: top}, ErrPoolExhausted)
-	r.swap()
-	r.must(&Free{"p", high.First, high.Token})
-	r.must(&Free{"p", all.First, all.Token})
-	if r.m.free.Len() != 1 {
-		t.Fatalf("%d gaps", r.m.free.Len())
-	}
-	r.must(&Allocate{Pool: "p", Size: 1, Align: top})
-	if res := r.must(&Allocate{Pool: "p", Size: 1, Align: top}); res.First != top {
-		t.Fatalf("got %d", res.First)
-	}
-	r.refused(&Allocate{Pool: "p", Size: 1, Align: top}, ErrPoolExhausted)
 }
