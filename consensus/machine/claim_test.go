@@ -260,12 +260,14 @@ func TestDelayOfAnEarlierSession(t *testing.T) {
 	first := r.must(a).Token
 	r.must(&Expire{[]LeaseID{1}})
 	session(r, 1)
+	session(r, 2)
+	r.must(&Acquire{Name: "l", Claim: ClaimID{Session: 2}, Mode: Exclusive})
 	if r.must(a).Token != 0 {
 		t.Fatal("granted during the delay")
 	}
-	wantEvents(t, r.must(&EndDelay{"l", first}), happened(DelayEnded, 1), happened(Granted, 1))
-	if h, ok := r.m.View().Claim("l", a.Claim); !ok || h.Token <= first {
-		t.Fatalf("got %+v, %v", h, ok)
+	wantEvents(t, r.must(&EndDelay{"l", first}), happened(DelayEnded, 1), happened(Granted, 2))
+	if h, ok := r.m.View().Claim("l", a.Claim); !ok || h.Token != 0 {
+		t.Fatalf("got %+v, %v, want a claim that waits", h, ok)
 	}
 	r.swap()
 }

@@ -213,8 +213,13 @@ func TestViewBesideApply(t *testing.T) {
 			index++
 			m.Apply(index, encode(t, Command{Request: Request{Client: "c", Number: index}, Body: puts("a", "b", string(rune(index)))}))
 		}
-		index++
-		m.Apply(index, encode(t, Command{Body: &Acquire{Name: "l", Claim: ClaimID{2, index}, Mode: Shared}}))
+		for _, b := range []Body{
+			&Acquire{Name: "l", Claim: ClaimID{2, index}, Mode: Shared}, &Acquire{Name: "other", Claim: ClaimID{2, 1}, Mode: Shared}, &Abort{"other", ClaimID{2, 1}},
+			&Allocate{Pool: "p", Size: 1, Session: 2}, &Grant{TTL: MinTTL}, &DefinePool{Pool{"q", 0, index}}, &Acquire{Name: "s", Claim: ClaimID{2, index}, Mode: Place, Places: 2},
+		} {
+			index++
+			m.Apply(index, encode(t, Command{Body: b}))
+		}
 		wg.Wait()
 	}
 }

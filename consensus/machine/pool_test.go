@@ -28,10 +28,10 @@ func TestPoolOfAllNumbers(t *testing.T) {
 // A gap without an aligned place is passed over.
 func TestAlignedBlockInALaterGap(t *testing.T) {
 	r := newRig(t)
-	r.must(&DefinePool{Pool{"p", 1, 8}})
-	r.must(&Allocate{Pool: "p", Exact: true, At: 2, Size: 2})
-	if res := r.must(&Allocate{Pool: "p", Size: 2, Align: 4}); res.First != 4 {
-		t.Fatalf("got %d, want 4", res.First)
+	r.must(&DefinePool{Pool{"p", 1, 9}})
+	r.must(&Allocate{Pool: "p", Exact: true, At: 2, Size: 3})
+	if res := r.must(&Allocate{Pool: "p", Size: 2, Align: 4}); res.First != 8 {
+		t.Fatalf("got %d, want 8", res.First)
 	}
 }
 

@@ -65,6 +65,7 @@ func TestRequestFloor(t *testing.T) {
 		t.Fatalf("got %+v", res)
 	}
 	wantErr(t, r.request(Request{Client: "c", Number: 4}, puts("k")).Err, ErrRequestForgotten)
+	wantErr(t, r.request(Request{Client: "c", Number: 9, Floor: 9}, puts("k")).Err, ErrRequestForgotten)
 	wantErr(t, r.request(Request{Client: "new", Number: 1, Floor: 1}, puts("k")).Err, ErrRequestForgotten)
 	if n := version(r.m, "k"); n != 6 {
 		t.Fatalf("applied %d times", n)

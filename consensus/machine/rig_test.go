@@ -98,6 +98,21 @@ func (r *rig) same() {
 	if a, b := r.m.View().Status(), r.twin.View().Status(); a != b {
 		r.t.Fatalf("status differs: %+v, %+v", a, b)
 	}
+	if a, b := derived(r.m), derived(r.twin); a != b {
+		r.t.Fatalf("what is derived differs: %v, %v", a, b)
+	}
+}
+
+// derived are the sizes of what is not in snapshots.
+func derived(m *Machine) [10]int {
+	results := 0
+	m.clients.Scan(func(c *client) bool {
+		results += c.kept
+		return true
+	})
+	return [...]int{
+		int(m.bytes), int(m.kept), results, m.past.Len(), m.attached.Len(), m.locks.Len(), m.claims.Len(), m.owned.Len(), m.free.Len(), m.used.Len(),
+	}
 }
 
 func puts(keys ...string) *Txn {
