@@ -271,3 +271,16 @@ func TestDelayOfAnEarlierSession(t *testing.T) {
 	}
 	r.swap()
 }
+
+// A replica that was restored knows in which mode a lock is held.
+func TestRestoredModes(t *testing.T) {
+	for _, mode := range []Mode{Exclusive, Shared} {
+		r := newRig(t)
+		session(r, 1)
+		r.must(&Acquire{Name: "l", Claim: ClaimID{1, 1}, Mode: mode})
+		r.swap()
+		if token := r.must(&Acquire{Name: "l", Claim: ClaimID{1, 2}, Mode: Shared}).Token; (token != 0) != (mode == Shared) {
+			t.Fatalf("a reader beside mode %d got token %d", mode, token)
+		}
+	}
+}
