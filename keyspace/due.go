@@ -52,8 +52,9 @@ func (c *Clock) NextExtend(now time.Time) (at time.Time, ok bool) {
 
 // A Doze lets whoever ticks the keyspaces of a node sleep until something is due.
 // A call into a keyspace may bring that forward: the first one after it fell
-// asleep wakes it, and all others pay for one atomic load. Safe for concurrent use,
-// by one sleeper.
+// asleep sets a timer that wakes it some time later, and all others pay for one
+// atomic load. To wake it at once would cost every op on its way a wake-up more.
+// Safe for concurrent use, by one sleeper.
 //
 // No call is lost. Until first sets asleep and then asks each keyspace what is due,
 // under the keyspace's mutex; a call first changes the keyspace, under the same
@@ -61,25 +62,27 @@ func (c *Clock) NextExtend(now time.Time) (at time.Time, ok bool) {
 // one, its mutex was taken after that of the one, and asleep is seen by the other:
 //
 //	sleeper: asleep = true   lock, NextDue, unlock                        sleep
-//	call:                                           lock, Put, unlock   asleep? wake
+//	call:                                           lock, Put, unlock   asleep? set the timer
 //
-// Another call that saw it before has woken the sleeper already.
+// Another call that saw it before has set the timer already, or is about to.
 type Doze struct {
 	asleep atomic.Bool
-	woken  chan struct{} // of capacity 1
+	after  time.Duration
+	woken  *time.Timer
 }
 
-// NewDoze is a sleeper that is awake.
-func NewDoze() *Doze { return &Doze{woken: make(chan struct{}, 1)} }
+// NewDoze is a sleeper that is awake, and that sleeps on for so long after a call.
+func NewDoze(after time.Duration) *Doze {
+	d := &Doze{after: after, woken: time.NewTimer(time.Hour)}
+	d.woken.Stop()
+	return d
+}
 
 // Until is the time until which the sleeper may sleep: when due says that something
 // is due, but no earlier than least and no later than most. Due is called once.
 // Unless it is least, Woken tells of calls from here on, until Wake.
 func (d *Doze) Until(least, most time.Time, due func() time.Time) time.Time {
-	select {
-	case <-d.woken: // an earlier call, which due sees
-	default:
-	}
+	d.woken.Stop() // for an earlier call, which due sees
 	d.asleep.Store(true)
 	at := earlier(most, due())
 	if at.After(least) {
@@ -89,20 +92,17 @@ func (d *Doze) Until(least, most time.Time, due func() time.Time) time.Time {
 	return least
 }
 
-// Woken says once that a call came, after which something may be due earlier. It
-// may say so without need.
-func (d *Doze) Woken() <-chan struct{} { return d.woken }
+// Woken says once that a call came while it slept, some time ago, so that something
+// may be due. It may say so without need.
+func (d *Doze) Woken() <-chan time.Time { return d.woken.C }
 
 // Wake ends the sleep. It is to be called before Tick, whose calls count as others do.
 func (d *Doze) Wake() { d.asleep.Store(false) }
 
-// Stir wakes the sleeper, if it sleeps. It does not block. A nil Doze is nobody.
+// Stir has the sleeper woken, if it sleeps. It does not block. A nil Doze is nobody.
 func (d *Doze) Stir() {
 	if d == nil || !d.asleep.Load() || !d.asleep.CompareAndSwap(true, false) {
 		return
 	}
-	select {
-	case d.woken <- struct{}{}:
-	default: // it was woken, and has not noticed yet
-	}
+	d.woken.Reset(d.after)
 }

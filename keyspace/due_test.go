@@ -231,17 +231,10 @@ func TestNextExtend(t *testing.T) {
 // A call that comes after NextDue was asked, but before the sleep, wakes.
 func TestDozeLosesNoCall(t *testing.T) {
 	env := dueEnv("a", incA)
-	env.Doze = NewDoze()
+	env.Doze = NewDoze(time.Hour)
 	k := Open("ks", env, storage.KeyspaceState{}, time.Now())
 	now := time.Now()
-	woken := func() bool {
-		select {
-		case <-env.Doze.Woken():
-			return true
-		default:
-			return false
-		}
-	}
+	woken := func() bool { return env.Doze.woken.Stop() } // the timer was set
 	for _, c := range []struct {
 		name string
 		call func()
@@ -297,7 +290,7 @@ func TestDozeLosesNoCall(t *testing.T) {
 func TestDozeInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		env := dueEnv("a", incA)
-		env.Doze = NewDoze()
+		env.Doze = NewDoze(50 * time.Millisecond)
 		var all []*Keyspace
 		for i := range 3 {
 			all = append(all, Open(fmt.Sprint("ks", i), env, storage.KeyspaceState{}, time.Now()))
@@ -336,7 +329,6 @@ func TestDozeInTime(t *testing.T) {
 // sleeper ticks all until ctx ends, as a node does.
 func sleeper(ctx context.Context, d *Doze, all []*Keyspace) (ticks int) {
 	const every = 50 * time.Millisecond
-	next := time.Now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -344,21 +336,17 @@ func sleeper(ctx context.Context, d *Doze, all []*Keyspace) (ticks int) {
 		case <-ctx.Done():
 			return ticks
 		case <-d.Woken():
-			if soon := time.Now().Add(every); soon.Before(next) {
-				next = soon
-				timer.Reset(every)
-			}
 		case <-timer.C:
-			d.Wake()
-			now := time.Now()
-			for _, k := range all {
-				k.Tick(now)
-			}
-			ticks++
-			next = d.Until(now.Add(every), now.Add(time.Second), func() time.Time {
-				return slices.MinFunc(all, func(a, b *Keyspace) int { return a.NextDue(now).Compare(b.NextDue(now)) }).NextDue(now)
-			})
-			timer.Reset(time.Until(next))
 		}
+		d.Wake()
+		now := time.Now()
+		for _, k := range all {
+			k.Tick(now)
+		}
+		ticks++
+		next := d.Until(now.Add(every), now.Add(time.Second), func() time.Time {
+			return slices.MinFunc(all, func(a, b *Keyspace) int { return a.NextDue(now).Compare(b.NextDue(now)) }).NextDue(now)
+		})
+		timer.Reset(time.Until(next))
 	}
 }

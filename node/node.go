@@ -152,7 +152,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Holders: n.overlay.members,
 		Lost:    n.noteLost,
 
-		Doze:     keyspace.NewDoze(),
+		Doze:     keyspace.NewDoze(tickEvery),
 		Rejected: n.noteRejected,
 		Sync:     cfg.Durability == DurabilityFsync,
 		Logger:   n.log,
@@ -407,7 +407,6 @@ var errStopped = errors.New("stopped")
 // later, so that tickEvery after it is soon enough.
 func (n *Node) tick(ctx context.Context, extend chan<- struct{}) {
 	var measured time.Time // when the replicators last heard of round trips
-	next := time.Now().Add(tickEvery)
 	timer := time.NewTimer(tickEvery)
 	defer timer.Stop()
 	for {
@@ -416,39 +415,36 @@ func (n *Node) tick(ctx context.Context, extend chan<- struct{}) {
 			return
 		case <-n.closedC:
 			n.spreadClosed()
+			continue
 		case <-n.env.Doze.Woken():
-			if soon := time.Now().Add(tickEvery); soon.Before(next) {
-				next = soon
-				timer.Reset(tickEvery)
-			}
 		case <-timer.C:
-			n.env.Doze.Wake()
-			now := time.Now()
-			for _, ks := range n.sorted() {
-				ks.Tick(now)
-			}
-			n.settleHoldings()
-			if n.writer != nil && n.clock.ExtendDue(now) {
-				select {
-				case extend <- struct{}{}:
-				default: // it is about to be
-				}
-			}
-			if now.Sub(measured) >= slowEvery {
-				measured = now
-				n.forward.sweep(now)
-				n.noteAlone(now)
-				n.mendDamaged(now)
-				n.completeCatalog(ctx)
-				for _, p := range n.allPeers() {
-					for _, ks := range n.sorted() {
-						ks.SetRTT(p.id, p.link.RTT())
-					}
-				}
-			}
-			next = n.env.Doze.Until(now.Add(tickEvery), measured.Add(slowEvery), func() time.Time { return n.nextDue(now) })
-			timer.Reset(time.Until(next))
 		}
+		n.env.Doze.Wake()
+		now := time.Now()
+		for _, ks := range n.sorted() {
+			ks.Tick(now)
+		}
+		n.settleHoldings()
+		if n.writer != nil && n.clock.ExtendDue(now) {
+			select {
+			case extend <- struct{}{}:
+			default: // it is about to be
+			}
+		}
+		if now.Sub(measured) >= slowEvery {
+			measured = now
+			n.forward.sweep(now)
+			n.noteAlone(now)
+			n.mendDamaged(now)
+			n.completeCatalog(ctx)
+			for _, p := range n.allPeers() {
+				for _, ks := range n.sorted() {
+					ks.SetRTT(p.id, p.link.RTT())
+				}
+			}
+		}
+		next := n.env.Doze.Until(now.Add(tickEvery), measured.Add(slowEvery), func() time.Time { return n.nextDue(now) })
+		timer.Reset(time.Until(next))
 	}
 }
 
