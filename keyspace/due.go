@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -71,7 +72,10 @@ type Doze struct {
 	woken  *time.Timer
 }
 
-// NewDoze is a sleeper that is awake, and that sleeps on for so long after a call.
+// NewDoze is a sleeper that is awake, and that sleeps on for half to all of after
+// when a call came: the same op comes to all nodes at the same time, and a machine
+// with many of them, or with one that writes at a round period, should not have all
+// their ticks at once.
 func NewDoze(after time.Duration) *Doze {
 	d := &Doze{after: after, woken: time.NewTimer(time.Hour)}
 	d.woken.Stop()
@@ -104,5 +108,5 @@ func (d *Doze) Stir() {
 	if d == nil || !d.asleep.Load() || !d.asleep.CompareAndSwap(true, false) {
 		return
 	}
-	d.woken.Reset(d.after)
+	d.woken.Reset(d.after/2 + rand.N(d.after/2))
 }
