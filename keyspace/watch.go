@@ -190,9 +190,6 @@ func (w *watch) fill() (changed <-chan struct{}, err error) {
 // read delivers changes from the log and reports whether it reached the end.
 func (w *watch) read() (caughtUp bool) {
 	k := w.k
-	if n := k.log.last + 1 - w.next; w.phase == phaseChanges && n > 1 {
-		w.buf = slices.Grow(w.buf, int(min(n, watchBuffer)))
-	}
 	for range watchChanges {
 		if w.next > k.log.last {
 			return true
@@ -204,6 +201,9 @@ func (w *watch) read() (caughtUp bool) {
 		w.next++
 		if !strings.HasPrefix(c.key, w.prefix) || w.phase == phaseSnapshot && c.key >= w.from {
 			continue
+		}
+		if left := k.log.last + 1 - w.next; len(w.buf) == 0 && left > 0 && w.phase == phaseChanges {
+			w.buf = slices.Grow(w.buf, int(min(1+left, watchBuffer)))
 		}
 		w.buf = append(w.buf, w.event(c))
 	}
