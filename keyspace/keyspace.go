@@ -90,7 +90,7 @@ type Keyspace struct {
 	local       bool          // the running change is a call of this process, not a peer's
 	lost        bool          // Lost was called, and Renew was not yet
 	log         changeLog
-	logID       uint64              // of log, in cursors
+	logID       uint64              // in cursors: tells log from all others, earlier ones of this keyspace included
 	dark        map[string]struct{} // keys that have cells and show none
 	changed     chan struct{}       // closed at the next change; nil if nobody waits
 	sweepAt     time.Time
@@ -119,7 +119,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 		life:  newLifetimes(),
 		mine:  newRegistry(),
 		dark:  make(map[string]struct{}),
-		logID: newLogID(env.Inc, id),
+		logID: rand.Uint64(),
 	}
 	clock := st.Clock
 	if clock == nil {

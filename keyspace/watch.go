@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/crdt"
 )
@@ -82,12 +81,6 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 	}
 	k.watchers.Add(1)
 	return w, nil
-}
-
-// newLogID tells a log from those of other nodes, earlier starts and other
-// keyspaces.
-func newLogID(inc crdt.Inc, keyspace string) uint64 {
-	return xxhash.Sum64String(inc.String() + keyspace)
 }
 
 // A cursor is the log and the number of a change in it, as %016x-%d.
