@@ -374,6 +374,12 @@ func (r *Replicator) Ready(peer PeerID) bool {
 	return l != nil && r.ready(l)
 }
 
+// Reconciling reports whether a session with peer is under way.
+func (r *Replicator) Reconciling(peer PeerID) bool {
+	l := r.links[peer]
+	return l != nil && l.session != nil
+}
+
 // begin starts a call at time now, which never runs backwards here.
 func (r *Replicator) begin(now time.Time) {
 	switch wall := now.UnixNano(); {

@@ -167,6 +167,13 @@ func (k *Keyspace) Queued() bool {
 	return slices.ContainsFunc(k.rep.Links(), func(l gossip.LinkStats) bool { return l.QueuedOps > 0 })
 }
 
+// Reconciling reports whether a session with peer is under way.
+func (k *Keyspace) Reconciling(peer gossip.PeerID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.rep.Reconciling(peer)
+}
+
 // SetRTT tells the replicator how far away a peer is.
 func (k *Keyspace) SetRTT(peer gossip.PeerID, rtt time.Duration) {
 	k.mu.Lock()

@@ -83,6 +83,14 @@ func (p *peer) take() map[string]struct{} {
 	return p.spare
 }
 
+// marked is a copy of the keyspaces that are marked: mark is called with the mutex of
+// one held, so that nobody may call them under p.mu.
+func (p *peer) marked() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.dirty))
+}
+
 // takeInto adds the keyspaces marked since the last call of take or takeInto.
 func (p *peer) takeInto(dirty map[string]struct{}) {
 	p.mu.Lock()
@@ -106,7 +114,7 @@ func (n *Node) serve(ctx context.Context, p *peer) error {
 
 // send writes what the keyspaces have for the peer: a frame of each in turn, so
 // that none waits for more than one frame of every other. Between two rounds a busy
-// node waits, see pacer.
+// node waits, see pacer, but not where a session is under way.
 func (n *Node) send(ctx context.Context, p *peer) error {
 	buf := make([]byte, 0, maxFrame+4096)
 	slot := time.NewTimer(0)
@@ -117,7 +125,7 @@ func (n *Node) send(ctx context.Context, p *peer) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if wait := n.pacer.wait(time.Now(), n.peers.Size()); wait > 0 {
+		if wait := n.pacer.wait(time.Now(), n.peers.Size()); wait > 0 && !n.hurries(p) {
 			slot.Reset(wait)
 			select {
 			case <-slot.C:
@@ -154,6 +162,18 @@ func (n *Node) send(ctx context.Context, p *peer) error {
 			p.takeInto(dirty) // or a busy keyspace would keep out those marked since
 		}
 	}
+}
+
+// hurries reports whether p is not to wait for a slot: where a session with the peer
+// is under way in a keyspace that is marked, and where nothing is, since the last
+// round took it. A session sends so much and then waits for the answer, so that a
+// bootstrap would take a slot for each time. There are few at a time.
+func (n *Node) hurries(p *peer) bool {
+	marked := p.marked()
+	return len(marked) == 0 && !p.due.Load() || slices.ContainsFunc(marked, func(name string) bool {
+		ks := n.find(name)
+		return ks != nil && ks.Reconciling(p.id)
+	})
 }
 
 // sendInterest tells the peer what this node holds, if that is due.

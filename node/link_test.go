@@ -3,8 +3,18 @@ package node
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/puzpuzpuz/xsync/v4"
+
+	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip"
+	"github.com/meshkv/meshkv/keyspace"
+	"github.com/meshkv/meshkv/storage"
 )
 
 func TestSplitFrame(t *testing.T) {
@@ -30,4 +40,72 @@ func TestSplitFrame(t *testing.T) {
 			}
 		})
 	}
+}
+
+type noWaker struct{}
+
+func (noWaker) Wake(string, gossip.PeerID) {}
+
+// What a session sends does not wait for a slot: a bootstrap would take one for each
+// answer. Ops do, and so does what the peer is to be told.
+func TestSessionsWaitForNoSlot(t *testing.T) {
+	now := time.Now()
+	open := func(name string, inc crdt.Inc) *keyspace.Keyspace {
+		env := &keyspace.Env{
+			Name: name, Inc: inc, Self: gossip.PeerID(name), Clock: keyspace.NewClock(0), Owners: keyspace.NewOwners(),
+			Waker: noWaker{}, Closed: func([]crdt.Inc) {}, Logger: slog.New(slog.DiscardHandler),
+		}
+		return keyspace.Open("data", env, storage.KeyspaceState{}, now)
+	}
+	a, b := open("a", 1<<22), open("b", 2<<22)
+	for i := range 1000 {
+		if _, err := a.Put(t.Context(), fmt.Sprint(i), make([]byte, 1000), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := &Node{holdings: xsync.NewMap[string, *holding]()}
+	n.holdings.Store("data", &holding{id: keyspaceID{Name: "data"}, ks: a})
+	p := newPeer("b", nil)
+	check := func(when string, want bool) {
+		t.Helper()
+		if got := n.hurries(p); got != want {
+			t.Errorf("%s: hurries is %v", when, got)
+		}
+	}
+	check("nothing is marked", true)
+	p.announce()
+	check("an announcement", false)
+	p.due.Store(false)
+	p.mark("data")
+	check("no link", false)
+	a.LinkUp(now, "b", gossip.RoleDirect)
+	b.LinkUp(now, "a", gossip.RoleDirect)
+	check("no session", false)
+
+	move := func(from *keyspace.Keyspace, to gossip.PeerID, dest *keyspace.Keyspace, name gossip.PeerID) bool {
+		frame, ok := from.NextFrame(now, to, nil, maxFrame)
+		if ok {
+			if err := dest.Step(now, name, frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return ok
+	}
+	hurried := 0
+	for range 100 {
+		now = now.Add(tickEvery)
+		a.Tick(now)
+		b.Tick(now)
+		for moved := true; moved; {
+			moved = move(a, "b", b, "a")
+			moved = move(b, "a", a, "b") || moved
+			if n.hurries(p) {
+				hurried++
+			}
+		}
+	}
+	if info, _ := b.Info(t.Context()); info.Keys != 1000 || hurried < 5 {
+		t.Errorf("%d keys, %d times in a hurry", info.Keys, hurried)
+	}
+	check("the session is over", false)
 }
