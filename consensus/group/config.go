@@ -1,0 +1,166 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	"github.com/meshkv/meshkv/consensus/logstore"
+)
+
+// A Server is a replica of a group.
+type Server struct {
+	ID   string // of the replica, for ever: one that lost its disk gets another
+	Addr string // where its node accepts streams
+}
+
+// Config of a Group. The fields up to FSM are required.
+type Config struct {
+	// ID of this replica.
+	ID string
+	// Dir holds the snapshots; it is made if need be. No other group may use it.
+	Dir string
+	// Log keeps the log and the votes. It must not be closed before the Group.
+	Log logstore.Log
+	// Streams lead to the other replicas of the group. The Group closes them.
+	Streams raft.StreamLayer
+	FSM     FSM
+
+	// Bootstrap are the voters of a group that begins. It must be the same, by a
+	// decision that was made once, at all that are given any, and is ignored where
+	// the group has begun already. Without it a replica waits to be added.
+	Bootstrap []Server
+
+	// Election is how long followers wait for a sign of the leader, at least; at
+	// most it is three times that, and nobody votes for another who has not waited
+	// as long. Default 500 ms: a new leader about 1 s after the last one's death.
+	Election time.Duration
+	// MaxInFlight bounds the bytes of commands that wait for their outcome; beyond
+	// it Propose refuses with ErrOverloaded. Default 32 MiB.
+	MaxInFlight int64
+	// SnapshotThreshold is after how many entries a snapshot is taken, and
+	// TrailingLogs how many entries stay behind it, for followers that lag.
+	// Default 8,192 and 10,240.
+	SnapshotThreshold, TrailingLogs uint64
+	// SnapshotInterval is how often that is looked at; at most twice as long.
+	// Default 30 s.
+	SnapshotInterval time.Duration
+	// Logger receives what Raft does at Debug, and its errors at Warn. Default:
+	// discard.
+	Logger *slog.Logger
+}
+
+const (
+	defaultElection          = 500 * time.Millisecond
+	defaultMaxInFlight       = 32 << 20
+	defaultSnapshotThreshold = 8192
+	defaultTrailingLogs      = 10240
+	defaultSnapshotInterval  = 30 * time.Second
+
+	// maxAppendEntries is how many entries go to the log, or to a follower, at
+	// once. 512 doubles the throughput of 64 (design, section 9).
+	maxAppendEntries = 512
+	// commitTimeout bounds how late an idle follower learns of a lone commit, to
+	// twice that.
+	commitTimeout = 50 * time.Millisecond
+	// rpcTimeout bounds each exchange with another replica.
+	rpcTimeout = 2 * time.Second
+	// enqueueTimeout bounds how long a command waits for a place in Raft's queue.
+	enqueueTimeout = time.Second
+
+	keptSnapshots = 2
+	pooledStreams = 3
+)
+
+// withDefaults is c with its defaults; the error says what is missing.
+func (c Config) withDefaults() (Config, error) {
+	if c.ID == "" || c.Dir == "" || c.Log == nil || c.Streams == nil || c.FSM == nil {
+		return c, errors.New("group: ID, Dir, Log, Streams and FSM are required")
+	}
+	if c.Election == 0 {
+		c.Election = defaultElection
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = defaultMaxInFlight
+	}
+	if c.SnapshotThreshold == 0 {
+		c.SnapshotThreshold = defaultSnapshotThreshold
+	}
+	if c.TrailingLogs == 0 {
+		c.TrailingLogs = defaultTrailingLogs
+	}
+	if c.SnapshotInterval == 0 {
+		c.SnapshotInterval = defaultSnapshotInterval
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// raft is Raft's own configuration. Pre-votes are on by default there: a replica
+// that comes back from a partition disturbs nobody.
+func (c Config) raft(logger hclog.Logger) *raft.Config {
+	r := raft.DefaultConfig()
+	r.LocalID = raft.ServerID(c.ID)
+	r.HeartbeatTimeout = c.Election
+	r.ElectionTimeout = c.Election
+	// A leader that hears of no majority steps down before another can be elected.
+	r.LeaderLeaseTimeout = c.Election * 3 / 4
+	r.CommitTimeout = commitTimeout
+	r.MaxAppendEntries = maxAppendEntries
+	r.BatchApplyCh = true
+	r.SnapshotThreshold = c.SnapshotThreshold
+	r.SnapshotInterval = c.SnapshotInterval
+	r.TrailingLogs = c.TrailingLogs
+	r.ShutdownOnRemove = false // whoever removed it closes it
+	r.NoLegacyTelemetry = true
+	r.Logger = logger
+	return r
+}
+
+// bootstrap begins the group in the log, unless it has begun.
+func (c Config) bootstrap(r *raft.Config, snapshots raft.SnapshotStore, transport raft.Transport) error {
+	if len(c.Bootstrap) == 0 {
+		return nil
+	}
+	begun, err := raft.HasExistingState(c.Log, c.Log, snapshots)
+	if err != nil || begun {
+		return err
+	}
+	var voters raft.Configuration
+	for _, s := range c.Bootstrap {
+		voters.Servers = append(voters.Servers, raft.Server{ID: raft.ServerID(s.ID), Address: raft.ServerAddress(s.Addr)})
+	}
+	return raft.BootstrapCluster(r, c.Log, c.Log, snapshots, transport, voters)
+}
+
+// logSink passes Raft's log on.
+type logSink struct{ log *slog.Logger }
+
+func newLogger(log *slog.Logger) hclog.Logger {
+	l := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: hclog.Off})
+	l.RegisterSink(logSink{log})
+	return l
+}
+
+// Accept implements hclog.SinkAdapter.
+func (s logSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
+	if level == hclog.Trace {
+		return
+	}
+	for i, a := range args {
+		if f, ok := a.(hclog.Format); ok {
+			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
+		}
+	}
+	if level >= hclog.Error {
+		s.log.Warn(msg, args...)
+		return
+	}
+	s.log.Debug(msg, args...)
+}

@@ -1,0 +1,183 @@
+package group
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/hashicorp/raft"
+)
+
+// A Group is one replica of a Raft group. Safe for concurrent use.
+type Group struct {
+	cfg       Config
+	raft      *raft.Raft
+	transport *raft.NetworkTransport
+	applier   *applier
+	reads     *reader
+
+	ctx    context.Context // ends when Raft has
+	cancel context.CancelFunc
+	work   sync.WaitGroup // the reader and its askers
+
+	mu       sync.Mutex // protects the fields below
+	closing  bool
+	inFlight int64         // bytes
+	pending  int           // proposals and barriers
+	idle     chan struct{} // closed when closing and pending is 0
+	done     chan struct{} // closed when Close has ended
+	err      error         // of Close
+}
+
+// Open starts a replica. It takes part in elections at once. Close must be called.
+func Open(c Config) (*Group, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	logger := newLogger(c.Logger)
+	g := &Group{cfg: c, applier: &applier{fsm: c.FSM}, idle: make(chan struct{}), done: make(chan struct{})}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, keptSnapshots, logger)
+	if err != nil {
+		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Streams.Close()))
+	}
+	g.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: c.Streams, MaxPool: pooledStreams, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
+	})
+	rc := c.raft(logger)
+	if err := c.bootstrap(rc, snapshots, g.transport); err != nil {
+		return nil, fmt.Errorf("bootstrap group: %w", errors.Join(err, g.transport.Close()))
+	}
+	if g.raft, err = raft.NewRaft(rc, g.applier, c.Log, c.Log, snapshots, g.transport); err != nil {
+		return nil, fmt.Errorf("start raft: %w", errors.Join(err, g.transport.Close()))
+	}
+	g.ctx, g.cancel = context.WithCancel(context.Background()) // until Close
+	g.reads = newReader(g)
+	g.work.Go(g.reads.run)
+	return g, nil
+}
+
+// begin counts a call that Raft will answer, with n bytes in flight.
+func (g *Group) begin(n int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.closing:
+		return notApplied(ErrClosed)
+	case g.inFlight > 0 && g.inFlight+int64(n) > g.cfg.MaxInFlight:
+		return notApplied(ErrOverloaded)
+	}
+	g.inFlight += int64(n)
+	g.pending++
+	return nil
+}
+
+func (g *Group) end(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.inFlight -= int64(n)
+	if g.pending--; g.closing && g.pending == 0 {
+		close(g.idle)
+	}
+}
+
+// Close ends the replica. It waits for the outcome of what is in flight and hands
+// its leadership, if it has it, to another voter, both until ctx is done; then it
+// stops. If commands were in flight at that moment, their callers get
+// ErrUnknownOutcome. It may be called twice.
+func (g *Group) Close(ctx context.Context) error {
+	g.mu.Lock()
+	if g.closing {
+		g.mu.Unlock()
+		<-g.done
+		return g.err
+	}
+	g.closing = true
+	if g.pending == 0 {
+		close(g.idle)
+	}
+	g.mu.Unlock()
+	defer close(g.done)
+
+	// Raft answers everything as long as it runs, but may forget what is in its
+	// queue when it is shut down: so the queue comes first.
+	select {
+	case <-g.idle:
+	case <-ctx.Done():
+	}
+	g.handOver(ctx)
+	g.err = g.raft.Shutdown().Error() // closes the transport, and the streams with it
+	g.cancel()
+	g.work.Wait()
+	return g.err
+}
+
+// handOver gives the leadership to another voter, if there is one that can take
+// it. It ends on its own within two election timeouts.
+func (g *Group) handOver(ctx context.Context) {
+	if ctx.Err() != nil || g.raft.State() != raft.Leader {
+		return
+	}
+	if voters, err := g.voters(); err != nil || len(voters) < 2 {
+		return
+	}
+	if err := g.raft.LeadershipTransfer().Error(); err != nil {
+		g.cfg.Logger.Debug("leadership was not handed over", "err", err)
+	}
+}
+
+// voters are those of the latest configuration, committed or not, as Raft itself
+// counts them.
+func (g *Group) voters() ([]Server, error) {
+	f := g.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, err
+	}
+	var voters []Server
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters = append(voters, Server{ID: string(s.ID), Addr: string(s.Address)})
+		}
+	}
+	return voters, nil
+}
+
+// Status is what a replica knows of its group.
+type Status struct {
+	State    string // Follower, Candidate, Leader or Shutdown
+	Term     uint64
+	Leader   Server // zero if unknown
+	Voters   []Server
+	Last     uint64 // index of the last entry
+	Commit   uint64 // index up to which entries are committed
+	Applied  uint64 // index up to which commands are applied
+	InFlight int64  // bytes of commands that wait for their outcome
+	Confirms uint64 // rounds that proved the leadership for reads
+}
+
+// Status is the present one.
+func (g *Group) Status() (Status, error) {
+	voters, err := g.voters()
+	if err != nil {
+		return Status{}, err
+	}
+	addr, id := g.raft.LeaderWithID()
+	g.mu.Lock()
+	inFlight := g.inFlight
+	g.mu.Unlock()
+	return Status{
+		State: g.raft.State().String(), Term: g.raft.CurrentTerm(), Leader: Server{ID: string(id), Addr: string(addr)}, Voters: voters,
+		Last: g.raft.LastIndex(), Commit: g.raft.CommitIndex(), Applied: g.applier.applied(), InFlight: inFlight,
+		Confirms: g.reads.confirms.Load(),
+	}, nil
+}
+
+// Snapshot takes a snapshot now, beside those that are taken by threshold.
+func (g *Group) Snapshot() error {
+	err := g.raft.Snapshot().Error()
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	return err
+}
