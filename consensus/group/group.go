@@ -84,8 +84,9 @@ func (g *Group) end(n int) {
 
 // Close ends the replica. It waits for the outcome of what is in flight and hands
 // its leadership, if it has it, to another voter, both until ctx is done; then it
-// stops. If commands were in flight at that moment, their callers get
-// ErrUnknownOutcome. It may be called twice.
+// stops, which takes up to 2 s if a replica does not answer. If commands were in
+// flight at that moment, their callers get ErrUnknownOutcome. It may be called
+// twice.
 func (g *Group) Close(ctx context.Context) error {
 	g.mu.Lock()
 	if g.closing {

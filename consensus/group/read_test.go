@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/meshkv/meshkv/consensus/group"
+	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/consensus/streams/memnet"
 )
 
@@ -181,6 +184,9 @@ func TestReadsShareARound(t *testing.T) {
 		n := c.put("g", "x=1")
 		c.equal("g")
 		g, fsm := n.groups["g"], n.fsms["g"]
+		if _, err := g.ReadIndex(background); err != nil { // its term is settled
+			t.Fatal(err)
+		}
 		block := make(chan struct{})
 		fsm.mu.Lock()
 		fsm.block = block
@@ -216,5 +222,60 @@ func TestReadsShareARound(t *testing.T) {
 		if rounds := after.Confirms - before.Confirms; rounds != 2 {
 			t.Errorf("got %d rounds for 50 reads, want 2", rounds)
 		}
+	})
+}
+
+// slowLog stops appends of all replicas but the first that appends, as a disk that
+// hangs does, while on.
+type slowLog struct {
+	logstore.Log
+	gate *gate
+}
+
+type gate struct {
+	on    atomic.Bool
+	count atomic.Int32
+	open  chan struct{}
+}
+
+func (l slowLog) StoreLogs(logs []*raft.Log) error {
+	if l.gate.on.Load() && l.gate.count.Add(1) > 1 {
+		<-l.gate.open
+	}
+	return l.Log.StoreLogs(logs)
+}
+
+// A new leader does not know yet what the last one committed: it serves no read
+// before an entry of its own term is committed.
+func TestNewLeaderServesNothingOld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &gate{open: make(chan struct{})}
+		c := newCluster(t, 3, []string{"g"}, func(cfg *group.Config) { cfg.Log = slowLog{cfg.Log, slow} })
+		defer c.stop()
+		old := c.put("g", "x=1")
+		c.equal("g")
+		synctest.Wait()
+		c.put("g", "x=2")
+		c.isolate(old) // before the others know that it is committed
+		slow.on.Store(true)
+		others := c.without(old)
+		leader := c.leader("g", others...)
+		if got := leader.fsms["g"].get("x"); got != "1" {
+			t.Fatalf("x=%s is known there: the test shows nothing", got)
+		}
+		if _, err := leader.groups["g"].ReadIndex(background); !errors.Is(err, group.ErrNotLeader) {
+			t.Errorf("got x=%s, %v, want ErrNotLeader", leader.fsms["g"].get("x"), err)
+		}
+		slow.on.Store(false)
+		close(slow.open)
+		await(t, "a read", func() bool {
+			leader = c.leader("g", others...)
+			_, err := leader.groups["g"].ReadIndex(background)
+			return err == nil
+		})
+		if got := leader.fsms["g"].get("x"); got != "2" {
+			t.Errorf("got x=%s, want 2", got)
+		}
+		c.heal(old)
 	})
 }
