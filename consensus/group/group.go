@@ -49,7 +49,7 @@ func Open(c Config) (*Group, error) {
 	if err := c.bootstrap(rc, snapshots, g.transport); err != nil {
 		return nil, fmt.Errorf("bootstrap group: %w", errors.Join(err, g.transport.Close()))
 	}
-	if g.raft, err = raft.NewRaft(rc, g.applier, c.Log, c.Log, snapshots, g.transport); err != nil {
+	if g.raft, err = raft.NewRaft(rc, g.applier, c.Log, c.Log, snapshots, transport{g.transport}); err != nil {
 		return nil, fmt.Errorf("start raft: %w", errors.Join(err, g.transport.Close()))
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background()) // until Close
@@ -84,9 +84,9 @@ func (g *Group) end(n int) {
 
 // Close ends the replica. It waits for the outcome of what is in flight and hands
 // its leadership, if it has it, to another voter, both until ctx is done; then it
-// stops, which takes up to 2 s if a replica does not answer. If commands were in
-// flight at that moment, their callers get ErrUnknownOutcome. It may be called
-// twice.
+// stops, which waits for no other replica, but for the log and the FSM. If commands
+// were in flight at that moment, their callers get ErrUnknownOutcome. It may be
+// called twice.
 func (g *Group) Close(ctx context.Context) error {
 	g.mu.Lock()
 	if g.closing {
@@ -108,14 +108,18 @@ func (g *Group) Close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	g.handOver(ctx)
-	g.err = g.raft.Shutdown().Error() // closes the transport, and the streams with it
+	stopped := g.raft.Shutdown()
+	// Raft closes its transport when nothing uses it any more; a snapshot that stops
+	// coming in has no deadline, and one that goes out hours if it is large.
+	err := g.transport.Close() // and the streams with it
+	g.err = errors.Join(err, stopped.Error())
 	g.cancel()
 	g.work.Wait()
 	return g.err
 }
 
 // handOver gives the leadership to another voter, if there is one that can take
-// it. It ends on its own within two election timeouts.
+// it, or until ctx is done. Raft gives up after two election timeouts.
 func (g *Group) handOver(ctx context.Context) {
 	if ctx.Err() != nil || g.raft.State() != raft.Leader {
 		return
@@ -123,7 +127,15 @@ func (g *Group) handOver(ctx context.Context) {
 	if voters, err := g.voters(); err != nil || len(voters) < 2 {
 		return
 	}
-	if err := g.raft.LeadershipTransfer().Error(); err != nil {
+	outcome := make(chan error, 1)
+	go func() { outcome <- g.raft.LeadershipTransfer().Error() }() // until Raft has given up, or ends
+	var err error
+	select {
+	case err = <-outcome:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	if err != nil {
 		g.cfg.Logger.Debug("leadership was not handed over", "err", err)
 	}
 }
