@@ -78,13 +78,14 @@ func (m *Mesh) answerAPI(ctx context.Context, conn net.Conn, peer hello) {
 		return
 	}
 	c := &APIConn{Conn: conn, Peer: Member{Name: peer.name, Inc: peer.inc, Addr: peer.addr, Status: StatusAlive}}
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	c.closed = func() {
-		stop()
+	life, end := context.WithCancel(ctx)
+	c.closed = func() { // set before ctx can close c
+		end()
 		m.mu.Lock()
 		m.apiOpen--
 		m.mu.Unlock()
 	}
+	context.AfterFunc(life, func() { c.Close() })
 	_, err := conn.Write(appendHello(nil, m.identity()))
 	if err == nil {
 		err = conn.SetDeadline(time.Time{})

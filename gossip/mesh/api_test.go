@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -119,5 +120,24 @@ func TestAPIGreetingIsChecked(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, err, tc.want)
 		}
 		conn.Close()
+	}
+}
+
+// A connection that comes while the mesh ends is closed, and its place is free again.
+func TestAPIConnWhileTheMeshEnds(t *testing.T) {
+	c := newCluster(t)
+	a := c.start("a", 11, nil)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for range 100 {
+		mine, theirs := net.Pipe()
+		go io.Copy(io.Discard, mine) // ends with the pipe
+		a.answerAPI(ended, theirs, hello{cluster: a.self.cluster, name: "b", inc: 12, addr: "127.0.0.1:1"})
+		if _, err := theirs.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
+			t.Fatalf("still open: %v", err)
+		}
+	}
+	if s := a.Stats(); s.APIConns != 0 || s.APIConnsRefused != 0 {
+		t.Errorf("stats %+v", s)
 	}
 }
