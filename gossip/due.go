@@ -11,7 +11,7 @@ import (
 // Tick comes to do must be foreseen here; a test of package sim compares.
 func (r *Replicator) NextDue() (at time.Time, ok bool) {
 	due := r.nextScrub()
-	if r.ring.n > 0 {
+	if r.ring.ops.Len() > 0 {
 		due = min(due, r.ring.at(0).at+int64(r.ring.maxAge)+1)
 	}
 	if len(r.wants) > 0 {

@@ -147,8 +147,8 @@ func TestRing(t *testing.T) {
 		ops = append(ops, op)
 		g.push(int64(i), op)
 	}
-	if g.n != 300 {
-		t.Fatalf("%d ops held", g.n)
+	if g.ops.Len() != 300 {
+		t.Fatalf("%d ops held", g.ops.Len())
 	}
 	found, missing := g.find(crdt.Dots{{Inc: 1, Lo: 989, Hi: 990}, {Inc: 1, Lo: 998, Hi: 1005}, {Inc: 2, Lo: 1, Hi: 1 << 62}}, nil)
 	var got []uint64
@@ -167,12 +167,12 @@ func TestRing(t *testing.T) {
 	}
 	g.maxBytes = g.bytes / 2
 	g.push(1050, ops[0])
-	if g.bytes > g.maxBytes || g.n == 0 {
+	if g.bytes > g.maxBytes || g.ops.Len() == 0 {
 		t.Fatalf("%d bytes, at most %d", g.bytes, g.maxBytes)
 	}
 	g.expire(1 << 40)
-	if g.n != 0 || g.bytes != 0 {
-		t.Fatalf("%d ops, %d bytes after all expired", g.n, g.bytes)
+	if g.ops.Len() != 0 || g.bytes != 0 {
+		t.Fatalf("%d ops, %d bytes after all expired", g.ops.Len(), g.bytes)
 	}
 }
 

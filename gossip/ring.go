@@ -21,7 +21,6 @@ type recent struct {
 // from: as many as fit into Limits.RingOps, RingBytes and RingAge.
 type ring struct {
 	ops   fifo.Queue[recent]
-	n     int // ops.Len()
 	bytes int
 
 	maxOps, maxBytes int
@@ -32,14 +31,13 @@ func (g *ring) at(i int) *recent { return g.ops.At(i) }
 
 // push adds op, and forgets what is over the limits.
 func (g *ring) push(nowNs int64, op *crdt.Op) {
-	if g.n == g.maxOps {
+	if g.ops.Len() == g.maxOps {
 		g.drop()
 	}
 	bytes := opBytes(op)
 	g.ops.Push(recent{dot: op.Dot, covers: len(op.Covers) > 0, bytes: int32(bytes), at: nowNs, op: op})
-	g.n++
 	g.bytes += bytes
-	for g.bytes > g.maxBytes && g.n > 0 {
+	for g.bytes > g.maxBytes && g.ops.Len() > 0 {
 		g.drop()
 	}
 }
@@ -48,12 +46,11 @@ func (g *ring) push(nowNs int64, op *crdt.Op) {
 func (g *ring) drop() {
 	g.bytes -= int(g.at(0).bytes)
 	g.ops.Drop()
-	g.n--
 }
 
 // expire forgets what is too old.
 func (g *ring) expire(nowNs int64) {
-	for g.n > 0 && nowNs-g.at(0).at > int64(g.maxAge) {
+	for g.ops.Len() > 0 && nowNs-g.at(0).at > int64(g.maxAge) {
 		g.drop()
 	}
 }
@@ -63,7 +60,7 @@ func (g *ring) expire(nowNs int64) {
 // the number of dots, and never the dots of a span.
 func (g *ring) find(wanted crdt.Dots, ops []*crdt.Op) (found []*crdt.Op, missing crdt.Dots) {
 	var served []crdt.Span
-	for i := range g.n {
+	for i := range g.ops.Len() {
 		s := g.at(i)
 		if !wanted.Contains(s.dot) && !(s.covers && overlap(wanted, s.op.Covers)) {
 			continue
@@ -78,7 +75,7 @@ func (g *ring) find(wanted crdt.Dots, ops []*crdt.Op) (found []*crdt.Op, missing
 // reset forgets everything.
 func (g *ring) reset() {
 	g.ops.Reset()
-	g.n, g.bytes = 0, 0
+	g.bytes = 0
 }
 
 // overlap reports whether the sets have a dot in common.

@@ -59,8 +59,8 @@ func TestRingEqualsSlice(t *testing.T) {
 					}
 				}
 			}
-			if g.n != len(model) || g.bytes != bytes() {
-				t.Fatalf("%d ops of %d bytes, want %d of %d", g.n, g.bytes, len(model), bytes())
+			if g.ops.Len() != len(model) || g.bytes != bytes() {
+				t.Fatalf("%d ops of %d bytes, want %d of %d", g.ops.Len(), g.bytes, len(model), bytes())
 			}
 			for i, h := range model {
 				if g.at(i).op != h.op {

@@ -173,7 +173,7 @@ func (r *Replicator) Stats() Stats {
 			}
 		}
 	}
-	s.RingOps, s.RingBytes = r.ring.n, r.ring.bytes
+	s.RingOps, s.RingBytes = r.ring.ops.Len(), r.ring.bytes
 	s.Cells, s.ClockEntries, s.Pending = r.replica.Cells().Len(), r.replica.Clock().Len(), r.replica.PendingLen()
 	s.Wants = len(r.wants)
 	s.FuseHeld = r.fuse.held(r.nowNs)

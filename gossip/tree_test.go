@@ -504,7 +504,7 @@ func TestPruneAgain(t *testing.T) {
 		t.Fatalf("prunes %v", got)
 	}
 	mustPut(t, r, start, "own")
-	step(start, "a", r.ring.at(r.ring.n-1).op)
+	step(start, "a", r.ring.at(r.ring.ops.Len()-1).op)
 	if got := r.links["a"].prune; !slices.Equal(got, []crdt.Inc{9}) {
 		t.Fatalf("prunes %v", got)
 	}

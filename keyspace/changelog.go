@@ -36,24 +36,22 @@ func (c change) size() int32 {
 // its start must take a snapshot. Not safe for concurrent use.
 type changeLog struct {
 	changes fifo.Queue[change]
-	count   int    // changes.Len()
 	last    uint64 // number of the newest, 0 if there never was one
 	bytes   int64
 }
 
 // oldest is the number of the oldest change held; last+1 if none is.
-func (l *changeLog) oldest() uint64 { return l.last - uint64(l.count) + 1 }
+func (l *changeLog) oldest() uint64 { return l.last - uint64(l.changes.Len()) + 1 }
 
 func (l *changeLog) append(c change) {
-	if l.count == maxLogChanges {
+	if l.changes.Len() == maxLogChanges {
 		l.dropOldest()
 	}
 	c.bytes = c.size()
 	l.changes.Push(c)
-	l.count++
 	l.last++
 	l.bytes += int64(c.bytes)
-	for l.bytes > maxLogBytes && l.count > 1 {
+	for l.bytes > maxLogBytes && l.changes.Len() > 1 {
 		l.dropOldest()
 	}
 }
@@ -61,7 +59,6 @@ func (l *changeLog) append(c change) {
 func (l *changeLog) dropOldest() {
 	l.bytes -= int64(l.changes.At(0).bytes)
 	l.changes.Drop()
-	l.count--
 }
 
 // at is change number n, which must be held.

@@ -86,8 +86,8 @@ func TestChangeLogBounds(t *testing.T) {
 	for i := range maxLogChanges + 10 {
 		l.append(change{key: string(rune('a' + i%26))})
 	}
-	if l.count != maxLogChanges || l.oldest() != 11 || l.last != maxLogChanges+10 {
-		t.Errorf("count %d, oldest %d, last %d", l.count, l.oldest(), l.last)
+	if l.changes.Len() != maxLogChanges || l.oldest() != 11 || l.last != maxLogChanges+10 {
+		t.Errorf("count %d, oldest %d, last %d", l.changes.Len(), l.oldest(), l.last)
 	}
 	for _, n := range []uint64{l.oldest(), l.last} {
 		if want := string(rune('a' + (n-1)%26)); l.at(n).key != want {
@@ -98,8 +98,8 @@ func TestChangeLogBounds(t *testing.T) {
 	for range 3 {
 		l.append(change{key: "big", next: big})
 	}
-	if l.bytes > maxLogBytes || l.count != 1 {
-		t.Errorf("%d changes of %d bytes", l.count, l.bytes)
+	if l.bytes > maxLogBytes || l.changes.Len() != 1 {
+		t.Errorf("%d changes of %d bytes", l.changes.Len(), l.bytes)
 	}
 	if c := cmp.Compare(l.oldest(), l.last); c != 0 {
 		t.Errorf("oldest %d, last %d", l.oldest(), l.last)
