@@ -115,6 +115,9 @@ type Event struct {
 	Prev   *Entry
 	Reason Reason // of a delete
 	Cursor Cursor // resume after this event
+	// More says that the next event belongs to the same transaction. The Cursor of all
+	// its events is that of the transaction before, but for the last one.
+	More bool
 }
 
 // KeyspaceInfo describes a keyspace at one node.

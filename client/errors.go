@@ -21,3 +21,14 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown") // the write may or may not have been applied
 	ErrClosed         = errors.New("closed")
 )
+
+// Errors of strong keyspaces.
+var (
+	ErrSessionLost    = errors.New("session lost")                    // it has expired, was ended or is not known
+	ErrNotHeld        = errors.New("not held")                        // the token holds nothing here, or no longer
+	ErrCompacted      = errors.New("revision was compacted")          // older than the history that is kept
+	ErrFutureRevision = errors.New("revision is in the future")       // the keyspace has not come to it yet
+	ErrFull           = errors.New("keyspace is full")                // its quota or the disk; deletes and reads go on
+	ErrPoolExhausted  = errors.New("nothing suitable is free")        // of the pool
+	ErrNeedsEventual  = errors.New("not offered by strong keyspaces") // the text says what to use
+)

@@ -66,12 +66,20 @@ type PutOptions struct {
 	// IfAbsent and IfVersion make the Put conditional: strong keyspaces only.
 	IfAbsent  bool
 	IfVersion Version
+	// Session ends the entry when it ends: strong keyspaces only.
+	Session SessionID
 }
 
 // GetOptions modify a Get. Nil and zero values are usable.
 type GetOptions struct {
-	// Linearizable asks for the newest committed value: strong keyspaces only.
+	// Linearizable asks for the newest committed value: strong keyspaces only,
+	// where it is the default.
 	Linearizable bool
+	// Local asks for the value that the serving node holds, without asking any
+	// other: the default of eventual keyspaces.
+	Local bool
+	// Revision reads the value of that revision: strong keyspaces only. 0: now.
+	Revision uint64
 	// After waits until the serving node has seen the writes named by the
 	// token, and returns ErrNotCaughtUp if ctx ends first.
 	After Token
@@ -83,6 +91,8 @@ type GetOptions struct {
 type DeleteOptions struct {
 	// Durable waits until the deletion is on the serving node's disk.
 	Durable bool
+	// IfVersion makes the Delete conditional: strong keyspaces only.
+	IfVersion Version
 }
 
 // ListOptions modify a List. Nil and zero values are usable.
@@ -93,6 +103,9 @@ type ListOptions struct {
 	After string
 	// KeysOnly leaves out the values.
 	KeysOnly bool
+	// Local and Revision are as in GetOptions.
+	Local    bool
+	Revision uint64
 }
 
 // WatchOptions modify a Watch. Nil and zero values are usable.
@@ -103,4 +116,7 @@ type WatchOptions struct {
 	From Cursor
 	// UpdatesOnly skips the snapshot.
 	UpdatesOnly bool
+	// Exact makes the watch of a strong keyspace fail with ErrCompacted, instead of a
+	// resync, where the history since From is kept no longer.
+	Exact bool
 }
