@@ -9,7 +9,18 @@ import (
 	"time"
 )
 
-// An APIConn is a connection from [Mesh.APIConns], on which nothing was read but the peer's greeting.
+// A port is a service of this node to others, beside links, on connections of its own. mesh.mu protects open.
+type port struct {
+	what  string // for errors
+	kind  byte   // of the greeting
+	limit int    // of inbound connections that are open
+	open  int
+	conns chan net.Conn
+	count *portCounters
+}
+
+// An APIConn is a connection from [Mesh.APIConns] or [Mesh.ServerConns], on which nothing was read but the
+// peer's greeting.
 type APIConn struct {
 	net.Conn
 	// Peer is who dialed: Name, Inc and Addr are set.
@@ -32,6 +43,15 @@ func (c *APIConn) Close() error {
 // The errors: ErrUnknownMember, also for a member without an incarnation; ErrRefused, with the reason, if there are
 // too many such connections there, or another process is at its address; ErrNotRunning.
 func (m *Mesh) DialAPI(ctx context.Context, name string) (net.Conn, error) {
+	return m.dialPort(ctx, &m.api, name)
+}
+
+// DialServer connects with the consensus of another member, which is a server, as DialAPI does with its API.
+func (m *Mesh) DialServer(ctx context.Context, name string) (net.Conn, error) {
+	return m.dialPort(ctx, &m.server, name)
+}
+
+func (m *Mesh) dialPort(ctx context.Context, p *port, name string) (net.Conn, error) {
 	m.mu.Lock()
 	running := m.phase == phaseRunning
 	addr, err := m.roster.apiAddr(name)
@@ -40,39 +60,53 @@ func (m *Mesh) DialAPI(ctx context.Context, name string) (net.Conn, error) {
 		return nil, ErrNotRunning
 	}
 	if err != nil {
-		return nil, fmt.Errorf("connect with the API of %s: %w", name, err)
+		return nil, fmt.Errorf("connect with the %s of %s: %w", p.what, name, err)
 	}
-	m.count.apiDials.Add(1)
-	conn, peer, err := m.greet(ctx, kindAPI, addr, m.identity())
+	p.count.dials.Add(1)
+	conn, peer, err := m.greet(ctx, p.kind, addr, m.identity())
 	if err == nil && peer.name != name {
 		conn.Close()
 		err = fmt.Errorf("%w: %s at %s is not it", ErrRefused, peer.name, addr)
 	}
 	if err != nil {
-		m.count.apiDialFailures.Add(1)
-		return nil, fmt.Errorf("connect with the API of %s: %w", name, err)
+		p.count.dialFailures.Add(1)
+		return nil, fmt.Errorf("connect with the %s of %s: %w", p.what, name, err)
 	}
 	return conn, nil
 }
 
 // APIConns gives the connections that others make by DialAPI, as *APIConn. The reader owns them. Those that are open
 // when Run ends are closed; the channel is closed then.
-func (m *Mesh) APIConns() <-chan net.Conn { return m.apiConns }
+func (m *Mesh) APIConns() <-chan net.Conn { return m.api.conns }
 
-// answerAPI takes a connection whose greeting was read. The greeting is held to the rules for links; that
+// ServerConns gives the connections that others make by DialServer, as APIConns does.
+func (m *Mesh) ServerConns() <-chan net.Conn { return m.server.conns }
+
+// portOf is the port of a kind of greeting, or nil.
+func (m *Mesh) portOf(kind byte) *port {
+	switch kind {
+	case kindAPI:
+		return &m.api
+	case kindServer:
+		return &m.server
+	}
+	return nil
+}
+
+// answerPort takes a connection whose greeting was read. The greeting is held to the rules for links; that
 // there is one already is no objection.
-func (m *Mesh) answerAPI(ctx context.Context, conn net.Conn, peer hello) {
+func (m *Mesh) answerPort(ctx context.Context, p *port, conn net.Conn, peer hello) {
 	m.mu.Lock()
 	verdict := m.roster.admit(time.Now(), peer)
-	if verdict == accepted && m.apiOpen >= m.cfg.MaxAPIConns {
+	if verdict == accepted && p.open >= p.limit {
 		verdict = refusedFull
 	}
 	if verdict == accepted {
-		m.apiOpen++
+		p.open++
 	}
 	m.mu.Unlock()
 	if verdict != accepted {
-		m.count.apiRefused.Add(1)
+		p.count.refused.Add(1)
 		m.sendRefusal(conn, verdict, peer)
 		conn.Close()
 		return
@@ -82,7 +116,7 @@ func (m *Mesh) answerAPI(ctx context.Context, conn net.Conn, peer hello) {
 	c.closed = func() { // set before ctx can close c
 		end()
 		m.mu.Lock()
-		m.apiOpen--
+		p.open--
 		m.mu.Unlock()
 	}
 	context.AfterFunc(life, func() { c.Close() })
@@ -94,9 +128,9 @@ func (m *Mesh) answerAPI(ctx context.Context, conn net.Conn, peer hello) {
 		c.Close()
 		return
 	}
-	m.count.apiConns.Add(1)
+	p.count.made.Add(1)
 	select { // there is room for all that may be open
-	case m.apiConns <- c:
+	case p.conns <- c:
 	case <-ctx.Done():
 		c.Close()
 	}

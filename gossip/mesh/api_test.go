@@ -132,7 +132,7 @@ func TestAPIConnWhileTheMeshEnds(t *testing.T) {
 	for range 100 {
 		mine, theirs := net.Pipe()
 		go io.Copy(io.Discard, mine) // ends with the pipe
-		a.answerAPI(ended, theirs, hello{cluster: a.self.cluster, name: "b", inc: 12, addr: "127.0.0.1:1"})
+		a.answerPort(ended, &a.api, theirs, hello{cluster: a.self.cluster, name: "b", inc: 12, addr: "127.0.0.1:1"})
 		if _, err := theirs.Write([]byte("x")); !errors.Is(err, io.ErrClosedPipe) {
 			t.Fatalf("still open: %v", err)
 		}

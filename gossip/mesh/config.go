@@ -44,6 +44,9 @@ const (
 
 	defaultMaxLinks    = 256
 	defaultMaxAPIConns = 256
+	// maxServerConns bounds the inbound connections of [Mesh.ServerConns]: each group that has a replica
+	// here takes a few for each of its other members.
+	maxServerConns = 4096
 )
 
 // Config says what a node is and where it is. Name and Inc are required.

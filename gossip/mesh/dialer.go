@@ -278,8 +278,8 @@ func (m *Mesh) answer(ctx context.Context, conn net.Conn) {
 		conn.Close()
 		return
 	}
-	if kind == kindAPI {
-		m.answerAPI(ctx, conn, peer)
+	if p := m.portOf(kind); p != nil {
+		m.answerPort(ctx, p, conn, peer)
 		return
 	}
 	m.mu.Lock()

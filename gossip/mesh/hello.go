@@ -13,8 +13,8 @@ import (
 //	hello:  [version u16] [inc u64] [cluster] [name] [addr]   strings: [len u16] [bytes]
 //	refuse: [code u8] [name] [text]
 //
-// Who dials says hello for a link, or api, with the same body, for a connection of [Mesh.DialAPI]. Both are
-// answered by hello or refuse.
+// Who dials says hello for a link, or with the same body api or server for a connection of [Mesh.DialAPI] or
+// [Mesh.DialServer]. All are answered by hello or refuse.
 //
 // Bytes after the known ones are skipped, so that fields can be added. memberlist's streams
 // and packets begin with 0..13 or 244, a TLS record with 22.
@@ -27,6 +27,7 @@ const (
 	kindHello  = 1
 	kindRefuse = 2
 	kindAPI    = 3
+	kindServer = 4
 )
 
 type refusal uint8
@@ -150,7 +151,7 @@ func readOpening(r io.Reader) (kind byte, h hello, err error) {
 		return kind, hello{}, err
 	}
 	switch kind {
-	case kindHello, kindAPI:
+	case kindHello, kindAPI, kindServer:
 		h, err = parseHello(body)
 	case kindRefuse:
 		err = parseRefusal(body)

@@ -43,7 +43,6 @@ type Mesh struct {
 	joins     chan string
 	conflicts chan conflict
 	serfOut   chan serf.Event
-	apiConns  chan net.Conn
 	recalled  []former               // members whom earlier processes knew
 	dialing   atomic.Int64           // dials in progress
 	removing  sync.WaitGroup         // uses of serf by ForceLeave and SetInc
@@ -54,7 +53,8 @@ type Mesh struct {
 	roster   *roster
 	byName   map[string]*Link
 	newLinks []*Link // not yet delivered
-	apiOpen  int     // inbound API connections
+	api      port
+	server   port
 	serf     *serf.Serf
 
 	leaveMu sync.Mutex // held by a leave in progress; serf must not be shut down under it
@@ -77,8 +77,10 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, byName: make(map[string]*Link),
 		out: make(chan MemberEvent), links: make(chan *Link), wake: make(chan struct{}, 1),
 		joins: make(chan string, joinQueue), conflicts: make(chan conflict, conflictQueue),
-		serfOut: make(chan serf.Event, 256), apiConns: make(chan net.Conn, cfg.MaxAPIConns),
+		serfOut: make(chan serf.Event, 256),
 	}
+	m.api = port{what: "API", kind: kindAPI, limit: cfg.MaxAPIConns, conns: make(chan net.Conn, cfg.MaxAPIConns), count: &m.count.api}
+	m.server = port{what: "consensus", kind: kindServer, limit: maxServerConns, conns: make(chan net.Conn, maxServerConns), count: &m.count.server}
 	m.liblog = &libraryLog{log: cfg.Logger, dropped: &m.count.warningsDropped}
 	t, err := newTransport(cfg.Network, cfg.Bind, &m.count, cfg.Timings.DialTimeout)
 	if err != nil {
@@ -268,7 +270,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.mu.Unlock()
 	close(m.out)
 	close(m.links)
-	close(m.apiConns)
+	close(m.api.conns)
+	close(m.server.conns)
 	return err
 }
 
@@ -450,7 +453,7 @@ func (m *Mesh) Stats() Stats {
 	}
 	m.mu.Lock()
 	s.Links = len(m.byName)
-	s.APIConns = m.apiOpen
+	s.APIConns, s.ServerConns = m.api.open, m.server.open
 	sf := m.serf
 	m.mu.Unlock()
 	if sf != nil {

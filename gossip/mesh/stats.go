@@ -21,6 +21,11 @@ type Stats struct {
 	APIConnsRefused           int64 // inbound, at the greeting
 	APIDials, APIDialFailures int64
 
+	ServerConns                     int // these likewise, of ServerConns
+	ServerConnsMade                 int64
+	ServerConnsRefused              int64
+	ServerDials, ServerDialFailures int64
+
 	Removals     int64 // by operators, here
 	RemovalsLost int64 // not told over a link that was busy; serf spreads them as well
 
@@ -48,10 +53,13 @@ type counters struct {
 	messagesOurs, nameConflicts, foreignMembers        atomic.Int64
 	warningsDropped                                    atomic.Int64
 	linksFull, linksSurplus                            atomic.Int64
-	apiConns, apiRefused, apiDials, apiDialFailures    atomic.Int64
+	api, server                                        portCounters
 	removals, removalsLost                             atomic.Int64
 	knownFailures, incsAbsurd, claims                  atomic.Int64
 }
+
+// portCounters count the connections of a port.
+type portCounters struct{ made, refused, dials, dialFailures atomic.Int64 }
 
 // refused counts a connection that this node does not take.
 func (c *counters) refused(code refusal) {
@@ -70,8 +78,10 @@ func (c *counters) stats() Stats {
 		Joins: c.joins.Load(), JoinFailures: c.joinFailures.Load(),
 		LinksMade: c.linksMade.Load(), LinksLost: c.linksLost.Load(), LinksRefused: c.linksRefused.Load(),
 		LinksFuture: c.linksFuture.Load(), LinksFull: c.linksFull.Load(), LinksSurplus: c.linksSurplus.Load(),
-		APIConnsMade: c.apiConns.Load(), APIConnsRefused: c.apiRefused.Load(),
-		APIDials: c.apiDials.Load(), APIDialFailures: c.apiDialFailures.Load(),
+		APIConnsMade: c.api.made.Load(), APIConnsRefused: c.api.refused.Load(),
+		APIDials: c.api.dials.Load(), APIDialFailures: c.api.dialFailures.Load(),
+		ServerConnsMade: c.server.made.Load(), ServerConnsRefused: c.server.refused.Load(),
+		ServerDials: c.server.dials.Load(), ServerDialFailures: c.server.dialFailures.Load(),
 		Removals: c.removals.Load(), RemovalsLost: c.removalsLost.Load(),
 		SentBytes: c.sent.Load(), RecvBytes: c.received.Load(),
 		StreamsUnknown: c.streamsUnknown.Load(), StreamsOverLimit: c.streamsOverLimit.Load(),
