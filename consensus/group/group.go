@@ -17,9 +17,11 @@ type Group struct {
 	applier   *applier
 	reads     *reader
 
+	leadership leadership
+
 	ctx    context.Context // ends when Raft has
 	cancel context.CancelFunc
-	work   sync.WaitGroup // the reader and its askers
+	work   sync.WaitGroup // the reader with its askers, and who watches the leadership
 
 	mu       sync.Mutex // protects the fields below
 	closing  bool
@@ -46,6 +48,8 @@ func Open(c Config) (*Group, error) {
 		Stream: c.Streams, MaxPool: pooledStreams, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})
 	rc := c.raft(logger)
+	notify := make(chan bool)
+	rc.NotifyCh = notify
 	if err := c.bootstrap(rc, snapshots, g.transport); err != nil {
 		return nil, fmt.Errorf("bootstrap group: %w", errors.Join(err, g.transport.Close()))
 	}
@@ -53,10 +57,15 @@ func Open(c Config) (*Group, error) {
 		return nil, fmt.Errorf("start raft: %w", errors.Join(err, g.transport.Close()))
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background()) // until Close
+	g.leadership.changed = make(chan struct{})
+	g.work.Go(func() { g.watchLeadership(notify) })
 	g.reads = newReader(g)
 	g.work.Go(g.reads.run)
 	return g, nil
 }
+
+// Done is closed when the replica has ended, by Close.
+func (g *Group) Done() <-chan struct{} { return g.ctx.Done() }
 
 // begin counts a call that Raft will answer, with n bytes in flight.
 func (g *Group) begin(n int) error {

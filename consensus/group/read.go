@@ -101,7 +101,7 @@ func (r *reader) run() {
 func (r *reader) round() (uint64, error) {
 	ctx, cancel := context.WithTimeoutCause(r.g.ctx, confirmTimeout, fmt.Errorf("no majority answered: %w", r.g.notLeader()))
 	defer cancel()
-	term, ok := r.leads()
+	term, ok := r.g.leads()
 	if !ok {
 		return 0, r.g.notLeader()
 	}
@@ -114,7 +114,7 @@ func (r *reader) round() (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if now, ok := r.leads(); !ok || now != term {
+		if now, ok := r.g.leads(); !ok || now != term {
 			return 0, r.g.notLeader()
 		}
 		r.settled = term
@@ -123,19 +123,11 @@ func (r *reader) round() (uint64, error) {
 	if err := r.confirm(ctx, term); err != nil {
 		return 0, err
 	}
-	if now, ok := r.leads(); !ok || now != term {
+	if now, ok := r.g.leads(); !ok || now != term {
 		return 0, r.g.notLeader()
 	}
 	r.confirms.Add(1)
 	return index, r.await(ctx, index)
-}
-
-// leads is the term that this replica leads, if it does. Terms only rise, and one
-// that is the same before and after is the one of the state between.
-func (r *reader) leads() (term uint64, ok bool) {
-	term = r.g.raft.CurrentTerm()
-	leader := r.g.raft.State() == raft.Leader
-	return term, leader && r.g.raft.CurrentTerm() == term
 }
 
 // await returns when all commands up to index are applied. Entries of Raft's own
