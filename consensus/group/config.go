@@ -65,7 +65,8 @@ const (
 	// once. 512 doubles the throughput of 64 (design, section 9).
 	maxAppendEntries = 512
 	// commitTimeout bounds how late an idle follower learns of a lone commit, to
-	// twice that.
+	// twice that, if it was not given notice; and how soon Raft tries again to reach
+	// one.
 	commitTimeout = 50 * time.Millisecond
 	// rpcTimeout bounds each exchange with another replica.
 	rpcTimeout = 2 * time.Second

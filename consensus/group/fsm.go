@@ -40,7 +40,8 @@ const snapshotMagic = "mkvgrp1\n"
 // applier is the raft.FSM around an FSM. It knows what was applied, which
 // raft.AppliedIndex does not: that is what was queued for it.
 type applier struct {
-	fsm FSM
+	fsm      FSM
+	applying chan struct{} // of capacity 1: something was committed
 
 	mu      sync.Mutex // protects the fields below
 	index   uint64     // all commands up to here are applied
@@ -56,13 +57,17 @@ type waiter struct {
 var _ raft.ConfigurationStore = (*applier)(nil)
 
 func (a *applier) Apply(log *raft.Log) any {
+	signal(a.applying)
 	result := a.fsm.Apply(log.Index, log.Data)
 	a.advance(log.Index)
 	return result
 }
 
 // StoreConfiguration counts as applied: the entry needs no command.
-func (a *applier) StoreConfiguration(index uint64, _ raft.Configuration) { a.advance(index) }
+func (a *applier) StoreConfiguration(index uint64, _ raft.Configuration) {
+	signal(a.applying)
+	a.advance(index)
+}
 
 func (a *applier) advance(index uint64) {
 	a.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -13,7 +14,8 @@ import (
 type Group struct {
 	cfg       Config
 	raft      *raft.Raft
-	transport *raft.NetworkTransport
+	transport transport
+	progress  *progress
 	applier   *applier
 	reads     *reader
 
@@ -21,7 +23,7 @@ type Group struct {
 
 	ctx    context.Context // ends when Raft has
 	cancel context.CancelFunc
-	work   sync.WaitGroup // the reader with its askers, and who watches the leadership
+	work   sync.WaitGroup // the reader with its askers, the teller with its notices, and watchLeadership
 
 	mu       sync.Mutex // protects the fields below
 	closing  bool
@@ -39,26 +41,29 @@ func Open(c Config) (*Group, error) {
 		return nil, err
 	}
 	logger := newLogger(c.Logger)
-	g := &Group{cfg: c, applier: &applier{fsm: c.FSM}, idle: make(chan struct{}), done: make(chan struct{})}
+	g := &Group{cfg: c, progress: newProgress(), idle: make(chan struct{}), done: make(chan struct{})}
+	g.applier = &applier{fsm: c.FSM, applying: make(chan struct{}, 1)}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, keptSnapshots, logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Streams.Close()))
 	}
-	g.transport = raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.Streams, MaxPool: pooledStreams, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})
+	g.transport = transport{network, g.progress}
 	rc := c.raft(logger)
 	notify := make(chan bool)
 	rc.NotifyCh = notify
 	if err := c.bootstrap(rc, snapshots, g.transport); err != nil {
 		return nil, fmt.Errorf("bootstrap group: %w", errors.Join(err, g.transport.Close()))
 	}
-	if g.raft, err = raft.NewRaft(rc, g.applier, c.Log, c.Log, snapshots, transport{g.transport}); err != nil {
+	if g.raft, err = raft.NewRaft(rc, g.applier, c.Log, c.Log, snapshots, g.transport); err != nil {
 		return nil, fmt.Errorf("start raft: %w", errors.Join(err, g.transport.Close()))
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background()) // until Close
 	g.leadership.changed = make(chan struct{})
 	g.work.Go(func() { g.watchLeadership(notify) })
+	g.work.Go((&teller{g: g}).run)
 	g.reads = newReader(g)
 	g.work.Go(g.reads.run)
 	return g, nil
@@ -165,6 +170,13 @@ func (g *Group) voters() ([]Server, error) {
 	return voters, nil
 }
 
+// replicatesTo reports whether the latest configuration has s.
+func (g *Group) replicatesTo(s raft.Server) bool {
+	return slices.ContainsFunc(g.raft.GetConfiguration().Configuration().Servers, func(o raft.Server) bool {
+		return o.ID == s.ID && o.Address == s.Address
+	})
+}
+
 // Status is what a replica knows of its group.
 type Status struct {
 	State    string // Follower, Candidate, Leader or Shutdown
@@ -176,6 +188,7 @@ type Status struct {
 	Applied  uint64 // index up to which commands are applied
 	InFlight int64  // bytes of commands that wait for their outcome
 	Confirms uint64 // rounds that proved the leadership for reads
+	Appends  uint64 // requests that were sent to followers, without heartbeats
 }
 
 // Status is the present one.
@@ -191,7 +204,7 @@ func (g *Group) Status() (Status, error) {
 	return Status{
 		State: g.raft.State().String(), Term: g.raft.CurrentTerm(), Leader: Server{ID: string(id), Addr: string(addr)}, Voters: voters,
 		Last: g.raft.LastIndex(), Commit: g.raft.CommitIndex(), Applied: g.applier.applied(), InFlight: inFlight,
-		Confirms: g.reads.confirms.Load(),
+		Confirms: g.reads.confirms.Load(), Appends: g.progress.sent.Load(),
 	}, nil
 }
 

@@ -248,14 +248,9 @@ func (a *asker) run() {
 }
 
 func (a *asker) heartbeat(q question) {
-	t := a.g.transport
-	self := t.EncodePeer(raft.ServerID(a.g.cfg.ID), t.LocalAddr())
-	req := raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(a.g.cfg.ID), Addr: self},
-		Term:      q.term,
-	}
+	req := a.g.appendRequest(q.term)
 	var resp raft.AppendEntriesResponse
-	if err := t.AppendEntries(raft.ServerID(a.to.ID), raft.ServerAddress(a.to.Addr), &req, &resp); err != nil {
+	if err := a.g.transport.NetworkTransport.AppendEntries(raft.ServerID(a.to.ID), raft.ServerAddress(a.to.Addr), &req, &resp); err != nil {
 		a.g.cfg.Logger.Debug("voter was not asked for its term", "peer", a.to.ID, "err", err)
 		return
 	}

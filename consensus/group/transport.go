@@ -1,18 +1,49 @@
 package group
 
 import (
+	"io"
 	"sync"
 	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
 
-// transport is Raft's own without a deadlock of its pipelines. Raft (1.8.0) reads
-// no more answers of a pipeline after one that was no success, but sends another
-// request if there is an entry to send at that moment. It has room for two, so that
-// one waits for ever: the follower gets heartbeats and no more entries, and
-// Shutdown does not return.
-type transport struct{ *raft.NetworkTransport }
+// transport is Raft's own, with these differences:
+//
+//   - It sees what followers answer, for progress.
+//   - A pipeline does not send an append without entries whose commit index its
+//     follower knows. Raft makes one after each commitTimeout, for each follower.
+//   - A pipeline ends with the first answer that is no success. Raft (1.8.0) reads no
+//     more answers after that one, but sends another request if there is an entry to
+//     send at that moment. It has room for two, so that one waits for ever: the
+//     follower gets heartbeats and no more entries, and Shutdown does not return.
+type transport struct {
+	*raft.NetworkTransport
+	progress *progress
+}
+
+// AppendEntries implements raft.Transport.
+func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if !isHeartbeat(req) {
+		t.progress.sent.Add(1)
+	}
+	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	if err != nil {
+		t.progress.lost(id, req.Term)
+		return err
+	}
+	t.progress.appended(id, to, req, resp)
+	return nil
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := t.NetworkTransport.InstallSnapshot(id, to, req, resp, data)
+	if err == nil && resp.Success {
+		t.progress.has(id, to, req.Term, req.LastLogIndex, 0)
+	}
+	return err
+}
 
 // AppendEntriesPipeline implements raft.Transport.
 func (t transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
@@ -20,25 +51,48 @@ func (t transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{AppendPipeline: inner, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
+	p := &pipeline{AppendPipeline: inner, to: raft.Server{ID: id, Address: to}, progress: t.progress, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
 	go p.run() // until Close, which Raft defers
 	return p, nil
+}
+
+// isHeartbeat reports whether req is one, as Raft's transport tells them apart.
+func isHeartbeat(req *raft.AppendEntriesRequest) bool {
+	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
+}
+
+// appendRequest is an append of term's leader, which is this replica. As it is, it is
+// a heartbeat.
+func (g *Group) appendRequest(term uint64) raft.AppendEntriesRequest {
+	self := g.transport.EncodePeer(raft.ServerID(g.cfg.ID), g.transport.LocalAddr())
+	return raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.cfg.ID), Addr: self},
+		Term:      term,
+	}
 }
 
 // A pipeline ends with the first answer that is no success: it refuses what comes
 // later, and takes the answers to what was on its way.
 type pipeline struct {
 	raft.AppendPipeline
-	answers chan raft.AppendFuture
-	failed  atomic.Bool
-	closed  chan struct{}
-	once    sync.Once
+	to       raft.Server
+	progress *progress
+	answers  chan raft.AppendFuture
+	failed   atomic.Bool
+	closed   chan struct{}
+	once     sync.Once
 }
 
+// AppendEntries returns no future if the request needed not to be sent: Raft looks at
+// those from Consumer alone.
 func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	if p.failed.Load() {
 		return nil, raft.ErrPipelineShutdown
 	}
+	if len(req.Entries) == 0 && p.progress.knows(p.to.ID, req) {
+		return nil, nil
+	}
+	p.progress.sent.Add(1)
 	return p.AppendPipeline.AppendEntries(req, resp)
 }
 
@@ -60,13 +114,19 @@ func (p *pipeline) run() {
 		if p.failed.Load() {
 			continue // Raft does not read it
 		}
-		if f.Error() != nil || !f.Response().Success || f.Response().Term > f.Request().Term {
+		req, resp, err := f.Request(), f.Response(), f.Error()
+		if err != nil || !resp.Success || resp.Term > req.Term {
 			p.failed.Store(true)
 		}
 		select {
-		case p.answers <- f:
+		case p.answers <- f: // first: Raft may commit by it
 		case <-p.closed:
 			return
+		}
+		if err != nil {
+			p.progress.lost(p.to.ID, req.Term)
+		} else {
+			p.progress.appended(p.to.ID, p.to.Address, req, resp)
 		}
 	}
 }

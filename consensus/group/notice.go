@@ -1,0 +1,148 @@
+package group
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// noticeDelay is how long a notice waits for an entry that makes it needless,
+	// when commits follow each other.
+	noticeDelay = 2 * time.Millisecond
+	// noticeCalm is how long after the last commit the next one is a lone one, of
+	// which notice is given at once.
+	noticeCalm = 20 * time.Millisecond
+)
+
+// A teller gives followers notice of what is committed when no entry does. Raft
+// tells them with the next entry, or after commitTimeout; a read at a follower, and
+// a watch there, would wait that long.
+//
+// A notice is an append without entries, as Raft itself sends it (Raft, Ongaro 2014,
+// §3.5): the entry before is the one up to which the follower is to learn that all is
+// committed. So it is true of any follower that accepts it, however late it comes:
+// what is committed never changes, the term is one that this replica led, and a
+// follower without that very entry refuses. Nobody acts on an answer but to see that
+// the follower knows.
+//
+// It sends one for each follower at a time, and one only for each index: what gets
+// lost Raft makes good.
+type teller struct {
+	g *Group
+
+	commit uint64    // at the last look
+	at     time.Time // when that was new
+	lone   bool      // nothing was committed in the time before
+	debts  map[raft.ServerID]*debt
+}
+
+// A debt is what a follower is to be told.
+type debt struct {
+	goal  uint64 // index of the entry
+	due   time.Time
+	tried uint64 // the last one that was sent
+	busy  atomic.Bool
+}
+
+// run works whenever this replica leads.
+func (t *teller) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		now, changed := t.g.Leadership()
+		if !now.Leads {
+			select {
+			case <-changed:
+				continue
+			case <-t.g.ctx.Done():
+				return
+			}
+		}
+		t.debts = make(map[raft.ServerID]*debt)
+		for over := false; !over; {
+			select {
+			case <-changed:
+				over = true
+			case <-t.g.ctx.Done():
+				return
+			case <-t.g.progress.answered:
+			case <-t.g.applier.applying:
+			case <-timer.C:
+			}
+			if wait := t.look(now.Term, time.Now()); wait > 0 {
+				timer.Reset(wait)
+			}
+		}
+	}
+}
+
+// look gives the notices that are due, and returns how long the next ones are to
+// wait, or 0.
+func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
+	commit := t.g.raft.CommitIndex()
+	if leads, ok := t.g.leads(); !ok || leads != term {
+		return 0
+	}
+	if commit > t.commit {
+		t.lone = now.Sub(t.at) > noticeCalm
+		t.commit, t.at = commit, now
+	}
+	for id, f := range t.g.progress.of(term) {
+		d := t.debts[id]
+		if d == nil {
+			d = new(debt)
+			t.debts[id] = d
+		}
+		goal := min(commit, f.match)
+		if f.commit >= goal || d.tried >= goal || d.busy.Load() {
+			continue
+		}
+		if f.commit >= d.goal || d.tried >= d.goal { // what was due was told
+			d.goal, d.due = goal, now
+			if !t.lone {
+				d.due = now.Add(noticeDelay)
+			}
+		}
+		if left := d.due.Sub(now); left > 0 {
+			if wait == 0 || left < wait {
+				wait = left
+			}
+			continue
+		}
+		d.tried = goal
+		d.busy.Store(true)
+		t.g.work.Go(func() { // within run, which work counts too
+			t.send(raft.Server{ID: id, Address: f.addr}, term, goal)
+			d.busy.Store(false)
+			signal(t.g.progress.answered) // there may be more by now
+		})
+	}
+	return wait
+}
+
+// send is one notice.
+func (t *teller) send(to raft.Server, term, index uint64) {
+	var entry raft.Log
+	if err := t.g.cfg.Log.GetLog(index, &entry); err != nil {
+		return // compacted, or the log has failed: that is for Raft to find
+	}
+	if !t.g.replicatesTo(to) {
+		return
+	}
+	req := t.g.appendRequest(term)
+	req.PrevLogEntry, req.PrevLogTerm, req.LeaderCommitIndex = entry.Index, entry.Term, index
+	var resp raft.AppendEntriesResponse
+	if err := t.g.transport.AppendEntries(to.ID, to.Address, &req, &resp); err != nil {
+		t.g.cfg.Logger.Debug("follower was given no notice", "peer", string(to.ID), "index", index, "err", err)
+	}
+}
+
+// signal wakes whoever reads c, of capacity 1.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,97 @@
+package group
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+)
+
+// progress is what the followers of this replica are known to have, by their answers
+// to appends. It belongs to the newest term that such an append was sent in.
+type progress struct {
+	mu        sync.Mutex // protects the fields below
+	term      uint64
+	followers map[raft.ServerID]follower
+
+	sent     atomic.Uint64 // appends, without heartbeats
+	answered chan struct{} // of capacity 1: a follower has more than before
+}
+
+// A follower has answered an append of the term, or was not reached by one.
+type follower struct {
+	addr   raft.ServerAddress
+	match  uint64 // its log is ours up to here
+	commit uint64 // it knows that entries up to here are committed; commit <= match
+}
+
+func newProgress() *progress {
+	return &progress{followers: make(map[raft.ServerID]follower), answered: make(chan struct{}, 1)}
+}
+
+// in returns the follower called id and true, if term is not over. It is called with
+// mu held.
+func (p *progress) in(term uint64, id raft.ServerID) (follower, bool) {
+	if term > p.term {
+		p.term = term
+		clear(p.followers)
+	}
+	return p.followers[id], term == p.term
+}
+
+// appended is told of each append that was answered.
+func (p *progress) appended(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) {
+	if !resp.Success || isHeartbeat(req) {
+		return
+	}
+	end := req.PrevLogEntry
+	if n := len(req.Entries); n > 0 {
+		end = req.Entries[n-1].Index
+	}
+	p.has(id, addr, req.Term, end, req.LeaderCommitIndex)
+}
+
+// has says that the log of a follower is that of term's leader up to match, and that
+// it was told that commit is committed.
+func (p *progress) has(id raft.ServerID, addr raft.ServerAddress, term, match, commit uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.in(term, id)
+	if !ok {
+		return
+	}
+	f.addr, f.match = addr, max(f.match, match)
+	f.commit = max(f.commit, min(commit, f.match))
+	p.followers[id] = f
+	signal(p.answered)
+}
+
+// lost says that a follower could not be reached: it may have been started anew, and
+// a replica begins without a commit index.
+func (p *progress) lost(id raft.ServerID, term uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f, ok := p.in(term, id); ok {
+		f.commit = 0
+		p.followers[id] = f
+	}
+}
+
+// knows reports whether req, which has no entries, tells a follower nothing new.
+func (p *progress) knows(id raft.ServerID, req *raft.AppendEntriesRequest) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.in(req.Term, id)
+	return ok && req.PrevLogEntry <= f.match && req.LeaderCommitIndex <= f.commit
+}
+
+// of is a copy of the followers in term.
+func (p *progress) of(term uint64) map[raft.ServerID]follower {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if term != p.term {
+		return nil
+	}
+	return maps.Clone(p.followers)
+}
