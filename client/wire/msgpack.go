@@ -13,7 +13,8 @@ var ErrFrame = errors.New("malformed frame")
 // maxDepth bounds the nesting of arrays and maps that are skipped.
 const maxDepth = 8
 
-func appendArray(b []byte, n int) []byte {
+// AppendArray writes the head of an array of n elements, which follow.
+func AppendArray(b []byte, n int) []byte {
 	switch {
 	case n < 16:
 		return append(b, 0x90|byte(n))
@@ -23,7 +24,8 @@ func appendArray(b []byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(append(b, 0xdd), uint32(n))
 }
 
-func appendUint(b []byte, u uint64) []byte {
+// AppendUint writes a number in its shortest form.
+func AppendUint(b []byte, u uint64) []byte {
 	switch {
 	case u < 0x80:
 		return append(b, byte(u))
@@ -37,24 +39,27 @@ func appendUint(b []byte, u uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, 0xcf), u)
 }
 
-func appendInt(b []byte, i int64) []byte {
+// AppendInt writes a number that may be negative.
+func AppendInt(b []byte, i int64) []byte {
 	if i >= 0 {
-		return appendUint(b, uint64(i))
+		return AppendUint(b, uint64(i))
 	}
 	return binary.BigEndian.AppendUint64(append(b, 0xd3), uint64(i))
 }
 
-func appendBool(b []byte, v bool) []byte {
+// AppendBool writes a boolean.
+func AppendBool(b []byte, v bool) []byte {
 	if v {
 		return append(b, 0xc3)
 	}
 	return append(b, 0xc2)
 }
 
-func appendNil(b []byte) []byte { return append(b, 0xc0) }
+// AppendNil writes nil.
+func AppendNil(b []byte) []byte { return append(b, 0xc0) }
 
-// appendBin writes opaque bytes: keys, values, tokens.
-func appendBin[T string | []byte](b []byte, v T) []byte {
+// AppendBin writes opaque bytes: keys, values, tokens.
+func AppendBin[T string | []byte](b []byte, v T) []byte {
 	switch n := len(v); {
 	case n <= math.MaxUint8:
 		b = append(b, 0xc4, byte(n))
@@ -66,23 +71,39 @@ func appendBin[T string | []byte](b []byte, v T) []byte {
 	return append(b, v...)
 }
 
-// decoder reads values from b. After the first error it reads zero values, so
-// that callers check err once.
-type decoder struct {
+// A Decoder reads values from b. After the first error it reads zero values, so
+// that callers check Err once.
+type Decoder struct {
 	b   []byte
 	err error
 }
 
-func (d *decoder) fail(what string) {
+// NewDecoder makes a Decoder of b. What it reads may be part of b.
+func NewDecoder(b []byte) *Decoder { return &Decoder{b: b} }
+
+// Err is the first error, which wraps ErrFrame, or nil.
+func (d *Decoder) Err() error { return d.err }
+
+// End fails unless all of the bytes were read, and returns Err.
+func (d *Decoder) End() error {
+	if d.err == nil && len(d.b) > 0 {
+		d.Fail("bytes left over")
+	}
+	return d.err
+}
+
+// Fail records an error, unless there was one.
+
+func (d *Decoder) Fail(what string) {
 	if d.err == nil {
 		d.err = fmt.Errorf("%w: %s", ErrFrame, what)
 		d.b = nil
 	}
 }
 
-func (d *decoder) take(n int) []byte {
+func (d *Decoder) take(n int) []byte {
 	if n < 0 || n > len(d.b) {
-		d.fail("truncated")
+		d.Fail("truncated")
 		return nil
 	}
 	v := d.b[:n:n]
@@ -90,7 +111,7 @@ func (d *decoder) take(n int) []byte {
 	return v
 }
 
-func (d *decoder) lead() (byte, bool) {
+func (d *Decoder) lead() (byte, bool) {
 	v := d.take(1)
 	if v == nil {
 		return 0, false
@@ -99,7 +120,7 @@ func (d *decoder) lead() (byte, bool) {
 }
 
 // number reads an n-byte big-endian number.
-func (d *decoder) number(n int) uint64 {
+func (d *Decoder) number(n int) uint64 {
 	var u uint64
 	for _, c := range d.take(n) {
 		u = u<<8 | uint64(c)
@@ -107,7 +128,8 @@ func (d *decoder) number(n int) uint64 {
 	return u
 }
 
-func (d *decoder) uint() uint64 {
+// Uint reads a number that is not negative.
+func (d *Decoder) Uint() uint64 {
 	c, ok := d.lead()
 	switch {
 	case !ok:
@@ -122,11 +144,12 @@ func (d *decoder) uint() uint64 {
 			return u
 		}
 	}
-	d.fail("not an unsigned number")
+	d.Fail("not an unsigned number")
 	return 0
 }
 
-func (d *decoder) int() int64 {
+// Int reads a number.
+func (d *Decoder) Int() int64 {
 	if len(d.b) > 0 {
 		switch c := d.b[0]; {
 		case c >= 0xe0:
@@ -139,29 +162,30 @@ func (d *decoder) int() int64 {
 			return int64(d.number(n)<<shift) >> shift
 		}
 	}
-	u := d.uint()
+	u := d.Uint()
 	if u > math.MaxInt64 {
-		d.fail("number out of range")
+		d.Fail("number out of range")
 		return 0
 	}
 	return int64(u)
 }
 
-func (d *decoder) bool() bool {
+// Bool reads a boolean.
+func (d *Decoder) Bool() bool {
 	switch c, ok := d.lead(); {
 	case !ok:
 	case c == 0xc2:
 	case c == 0xc3:
 		return true
 	default:
-		d.fail("not a boolean")
+		d.Fail("not a boolean")
 	}
 	return false
 }
 
-// bin reads bytes or a string, without copying them. Nil is read as nil, and
+// Bin reads bytes or a string, without copying them. Nil is read as nil, and
 // empty bytes as an empty slice.
-func (d *decoder) bin() []byte {
+func (d *Decoder) Bin() []byte {
 	c, ok := d.lead()
 	switch {
 	case !ok, c == 0xc0:
@@ -173,15 +197,16 @@ func (d *decoder) bin() []byte {
 	case c >= 0xd9 && c <= 0xdb:
 		return d.take(int(d.number(1 << (c - 0xd9))))
 	}
-	d.fail("not bytes")
+	d.Fail("not bytes")
 	return nil
 }
 
-func (d *decoder) str() string { return string(d.bin()) }
+// Str reads bytes or a string.
+func (d *Decoder) Str() string { return string(d.Bin()) }
 
-// array reads the length of an array. Each element takes a byte at least, so
+// Array reads the length of an array. Each element takes a byte at least, so
 // that a longer one than what is left is refused.
-func (d *decoder) array() int {
+func (d *Decoder) Array() int {
 	c, ok := d.lead()
 	var n int
 	switch {
@@ -194,28 +219,28 @@ func (d *decoder) array() int {
 	case c == 0xdd:
 		n = int(d.number(4))
 	default:
-		d.fail("not an array")
+		d.Fail("not an array")
 		return 0
 	}
 	if n > len(d.b) {
-		d.fail("array longer than the frame")
+		d.Fail("array longer than the frame")
 		return 0
 	}
 	return n
 }
 
-// fields reads the length of an array of at least known elements and returns
+// Fields reads the length of an array of at least known elements and returns
 // how many more there are.
-func (d *decoder) fields(known int) (extra int) {
-	n := d.array()
+func (d *Decoder) Fields(known int) (extra int) {
+	n := d.Array()
 	if d.err == nil && n < known {
-		d.fail("fields missing")
+		d.Fail("fields missing")
 	}
 	return n - known
 }
 
-// nilNext reads a nil if one follows and reports whether it did.
-func (d *decoder) nilNext() bool {
+// Nil reads a nil if one follows and reports whether it did.
+func (d *Decoder) Nil() bool {
 	if len(d.b) == 0 || d.b[0] != 0xc0 {
 		return false
 	}
@@ -223,10 +248,10 @@ func (d *decoder) nilNext() bool {
 	return true
 }
 
-// skip passes over n values of any type.
-func (d *decoder) skip(n, depth int) {
+// Skip passes over n values of any type.
+func (d *Decoder) Skip(n, depth int) {
 	if depth > maxDepth {
-		d.fail("nested too deeply")
+		d.Fail("nested too deeply")
 		return
 	}
 	for ; n > 0 && d.err == nil; n-- {
@@ -235,9 +260,9 @@ func (d *decoder) skip(n, depth int) {
 		case !ok:
 		case c < 0x80, c >= 0xe0, c == 0xc0, c == 0xc2, c == 0xc3: // small numbers, nil, booleans
 		case c <= 0x8f:
-			d.skip(2*int(c&0x0f), depth+1)
+			d.Skip(2*int(c&0x0f), depth+1)
 		case c <= 0x9f:
-			d.skip(int(c&0x0f), depth+1)
+			d.Skip(int(c&0x0f), depth+1)
 		case c <= 0xbf:
 			d.take(int(c & 0x1f))
 		case c >= 0xc4 && c <= 0xc6:
@@ -257,11 +282,11 @@ func (d *decoder) skip(n, depth int) {
 		case c >= 0xd9 && c <= 0xdb:
 			d.take(int(d.number(1 << (c - 0xd9))))
 		case c == 0xdc, c == 0xdd:
-			d.skip(int(d.number(2<<(c-0xdc))), depth+1)
+			d.Skip(int(d.number(2<<(c-0xdc))), depth+1)
 		case c == 0xde, c == 0xdf:
-			d.skip(2*int(d.number(2<<(c-0xde))), depth+1)
+			d.Skip(2*int(d.number(2<<(c-0xde))), depth+1)
 		default:
-			d.fail("unknown type")
+			d.Fail("unknown type")
 		}
 	}
 }

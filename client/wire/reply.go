@@ -11,8 +11,8 @@ const (
 	Page                          // of List: Entries, and whether there are More
 	Opened                        // of Watch: events follow
 	Happened                      // of Watch: Events
-	Document                      // of Info, Digest, Keyspaces, Members and Status: the value of package client, by vmihailenco/msgpack
-	Done                          // of Leave, ForceLeave and Ping
+	Document                      // of Info, Digest, Keyspaces, Members, Status and Admin: the value of package client, by vmihailenco/msgpack; of StrongCall: a client.StrongReply
+	Done                          // of Leave, ForceLeave, Ping and those Admin that answer nothing
 	Draining                      // with id 0: the node is stopping, no more requests are served
 )
 
@@ -55,6 +55,7 @@ type Event struct {
 	Prev   *Entry
 	Reason string
 	Cursor string
+	More   bool
 }
 
 // A Reply is the union of all replies.
@@ -78,31 +79,31 @@ func AppendReply(b []byte, r *Reply) []byte {
 	switch r.Type {
 	case Error:
 		b = appendReplyHead(b, r, 2)
-		b = appendBin(b, r.Code)
-		b = appendBin(b, r.Message)
+		b = AppendBin(b, r.Code)
+		b = AppendBin(b, r.Message)
 	case Written:
 		b = appendReplyHead(b, r, 3)
 		b = appendVersion(b, r.Version)
-		b = appendBool(b, r.Deleted)
+		b = AppendBool(b, r.Deleted)
 	case Found:
 		b = appendReplyHead(b, r, 1)
 		b = appendEntry(b, &r.Entry)
 	case Page:
 		b = appendReplyHead(b, r, 2)
-		b = appendBool(b, r.More)
-		b = appendArray(b, len(r.Entries))
+		b = AppendBool(b, r.More)
+		b = AppendArray(b, len(r.Entries))
 		for i := range r.Entries {
 			b = appendEntry(b, &r.Entries[i])
 		}
 	case Happened:
 		b = appendReplyHead(b, r, 1)
-		b = appendArray(b, len(r.Events))
+		b = AppendArray(b, len(r.Events))
 		for i := range r.Events {
 			b = appendEvent(b, &r.Events[i])
 		}
 	case Document:
 		b = appendReplyHead(b, r, 1)
-		b = appendBin(b, r.Body)
+		b = AppendBin(b, r.Body)
 	default:
 		b = appendReplyHead(b, r, 0)
 	}
@@ -110,41 +111,41 @@ func AppendReply(b []byte, r *Reply) []byte {
 }
 
 func appendReplyHead(b []byte, r *Reply, more int) []byte {
-	b = appendArray(b, 2+more)
-	b = appendUint(b, r.ID)
-	return appendUint(b, uint64(r.Type))
+	b = AppendArray(b, 2+more)
+	b = AppendUint(b, r.ID)
+	return AppendUint(b, uint64(r.Type))
 }
 
 func appendVersion(b []byte, v Version) []byte {
-	return appendUint(appendUint(b, v.Inc), v.Seq)
+	return AppendUint(AppendUint(b, v.Inc), v.Seq)
 }
 
 func appendValue(b, v []byte) []byte {
 	if v == nil {
-		return appendNil(b)
+		return AppendNil(b)
 	}
-	return appendBin(b, v)
+	return AppendBin(b, v)
 }
 
 const entryFields = 9
 
 func appendEntry(b []byte, e *Entry) []byte {
-	b = appendArray(b, entryFields)
-	b = appendBin(b, e.Key)
+	b = AppendArray(b, entryFields)
+	b = AppendBin(b, e.Key)
 	b = appendValue(b, e.Value)
 	b = appendVersion(b, e.Version)
-	b = appendBin(b, e.Origin)
-	b = appendInt(b, e.Modified)
-	b = appendInt(b, e.Expires)
-	b = appendBool(b, e.Ephemeral)
-	b = appendArray(b, len(e.Siblings))
+	b = AppendBin(b, e.Origin)
+	b = AppendInt(b, e.Modified)
+	b = AppendInt(b, e.Expires)
+	b = AppendBool(b, e.Ephemeral)
+	b = AppendArray(b, len(e.Siblings))
 	for i := range e.Siblings {
 		s := &e.Siblings[i]
-		b = appendArray(b, siblingFields)
+		b = AppendArray(b, siblingFields)
 		b = appendValue(b, s.Value)
 		b = appendVersion(b, s.Version)
-		b = appendBin(b, s.Origin)
-		b = appendInt(b, s.Modified)
+		b = AppendBin(b, s.Origin)
+		b = AppendInt(b, s.Modified)
 	}
 	return b
 }
@@ -152,102 +153,104 @@ func appendEntry(b []byte, e *Entry) []byte {
 const siblingFields = 5
 
 func appendEvent(b []byte, e *Event) []byte {
-	b = appendArray(b, eventFields)
-	b = appendUint(b, uint64(e.Type))
+	b = AppendArray(b, eventFields)
+	b = AppendUint(b, uint64(e.Type))
 	if e.Type == EventPut || e.Type == EventDelete {
 		b = appendEntry(b, &e.Entry)
 	} else {
-		b = appendNil(b)
+		b = AppendNil(b)
 	}
 	if e.Prev != nil {
 		b = appendEntry(b, e.Prev)
 	} else {
-		b = appendNil(b)
+		b = AppendNil(b)
 	}
-	b = appendBin(b, e.Reason)
-	return appendBin(b, e.Cursor)
+	b = AppendBin(b, e.Reason)
+	b = AppendBin(b, e.Cursor)
+	return AppendBool(b, e.More)
 }
 
-const eventFields = 5
+const eventFields = 6
 
 // DecodeReply reads the payload of a frame. Values are parts of it.
 func DecodeReply(payload []byte, r *Reply) error {
-	d := decoder{b: payload}
+	d := Decoder{b: payload}
 	*r = Reply{}
-	extra := d.fields(2)
-	r.ID = d.uint()
-	r.Type = ReplyType(min(d.uint(), 255))
+	extra := d.Fields(2)
+	r.ID = d.Uint()
+	r.Type = ReplyType(min(d.Uint(), 255))
 	need := func(n int) {
 		if extra -= n; extra < 0 {
-			d.fail("fields missing")
+			d.Fail("fields missing")
 		}
 	}
 	switch r.Type {
 	case Error:
 		need(2)
-		r.Code, r.Message = d.str(), d.str()
+		r.Code, r.Message = d.Str(), d.Str()
 	case Written:
 		need(3)
-		r.Version = Version{d.uint(), d.uint()}
-		r.Deleted = d.bool()
+		r.Version = Version{d.Uint(), d.Uint()}
+		r.Deleted = d.Bool()
 	case Found:
 		need(1)
 		d.entry(&r.Entry)
 	case Page:
 		need(2)
-		r.More = d.bool()
-		for n := d.array(); n > 0 && d.err == nil; n-- {
+		r.More = d.Bool()
+		for n := d.Array(); n > 0 && d.err == nil; n-- {
 			r.Entries = append(r.Entries, Entry{})
 			d.entry(&r.Entries[len(r.Entries)-1])
 		}
 	case Happened:
 		need(1)
-		for n := d.array(); n > 0 && d.err == nil; n-- {
+		for n := d.Array(); n > 0 && d.err == nil; n-- {
 			r.Events = append(r.Events, Event{})
 			d.event(&r.Events[len(r.Events)-1])
 		}
 	case Document:
 		need(1)
-		r.Body = d.bin()
+		r.Body = d.Bin()
 	}
-	d.skip(extra, 0)
-	if d.err == nil && len(d.b) > 0 {
-		d.fail("bytes after the reply")
-	}
-	return d.err
+	d.Skip(extra, 0)
+	return d.End()
 }
 
-func (d *decoder) entry(e *Entry) {
-	extra := d.fields(entryFields)
-	e.Key = d.str()
-	e.Value = d.bin()
-	e.Version = Version{d.uint(), d.uint()}
-	e.Origin = d.str()
-	e.Modified, e.Expires = d.int(), d.int()
-	e.Ephemeral = d.bool()
-	for n := d.array(); n > 0 && d.err == nil; n-- {
+func (d *Decoder) entry(e *Entry) {
+	extra := d.Fields(entryFields)
+	e.Key = d.Str()
+	e.Value = d.Bin()
+	e.Version = Version{d.Uint(), d.Uint()}
+	e.Origin = d.Str()
+	e.Modified, e.Expires = d.Int(), d.Int()
+	e.Ephemeral = d.Bool()
+	for n := d.Array(); n > 0 && d.err == nil; n-- {
 		var s Sibling
-		more := d.fields(siblingFields)
-		s.Value = d.bin()
-		s.Version = Version{d.uint(), d.uint()}
-		s.Origin = d.str()
-		s.Modified = d.int()
-		d.skip(more, 1)
+		more := d.Fields(siblingFields)
+		s.Value = d.Bin()
+		s.Version = Version{d.Uint(), d.Uint()}
+		s.Origin = d.Str()
+		s.Modified = d.Int()
+		d.Skip(more, 1)
 		e.Siblings = append(e.Siblings, s)
 	}
-	d.skip(extra, 0)
+	d.Skip(extra, 0)
 }
 
-func (d *decoder) event(e *Event) {
-	extra := d.fields(eventFields)
-	e.Type = EventType(min(d.uint(), 255))
-	if !d.nilNext() {
+func (d *Decoder) event(e *Event) {
+	extra := d.Fields(eventFields - 1)
+	e.Type = EventType(min(d.Uint(), 255))
+	if !d.Nil() {
 		d.entry(&e.Entry)
 	}
-	if !d.nilNext() && d.err == nil {
+	if !d.Nil() && d.err == nil {
 		e.Prev = new(Entry)
 		d.entry(e.Prev)
 	}
-	e.Reason, e.Cursor = d.str(), d.str()
-	d.skip(extra, 0)
+	e.Reason, e.Cursor = d.Str(), d.Str()
+	if extra > 0 { // not of older nodes
+		e.More = d.Bool()
+		extra--
+	}
+	d.Skip(extra, 0)
 }

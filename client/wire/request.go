@@ -26,12 +26,15 @@ const (
 	Leave
 	Ping
 	ForceLeave
+	StrongCall // Value: a client.StrongCall
+	Admin      // Value: an AdminCall
 )
 
 // Flags modify a request.
-type Flags uint8
+type Flags uint16
 
-// The flags: of Put, of Get, of Delete (Durable), of List and of Watch.
+// The flags: of Put, of Get, of Delete (Durable), of List and of Watch. Local is of Get
+// and List.
 const (
 	Ephemeral Flags = 1 << iota
 	Durable
@@ -40,6 +43,8 @@ const (
 	WithSiblings
 	KeysOnly
 	UpdatesOnly
+	Local
+	Exact
 )
 
 // Has reports whether all of want are set.
@@ -58,12 +63,14 @@ type Request struct {
 	Timeout   time.Duration // from its arrival; 0: none. In whole microseconds.
 	Keyspace  string
 	Key       string // the prefix of List and Watch, the member of ForceLeave
-	Value     []byte // of Put; when decoded, part of the payload
+	Value     []byte // of Put, StrongCall and Admin; when decoded, part of the payload
 	TTL       time.Duration
 	Flags     Flags
 	IfVersion Version
 	After     string // Get: a token, List: a key, Watch: a cursor
 	Limit     uint64 // List: entries, 0 = no bound. Watch and Credit: bytes.
+	Session   uint64 // of Put
+	Revision  uint64 // of Get and List
 }
 
 // AppendRequest appends r as one frame.
@@ -72,46 +79,60 @@ func AppendRequest(b []byte, r *Request) []byte {
 	fields := 3
 	switch r.Type {
 	case Put:
-		fields = 10
-	case Get:
-		fields = 7
-	case Delete:
-		fields = 6
-	case List, Watch:
+		fields = 11
+	case Get, Delete, Watch:
 		fields = 8
-	case Credit, Info, Digest, ForceLeave:
+	case List:
+		fields = 9
+	case StrongCall:
+		fields = 5
+	case Credit, Info, Digest, ForceLeave, Admin:
 		fields = 4
 	}
-	b = appendArray(b, fields)
-	b = appendUint(b, r.ID)
-	b = appendUint(b, uint64(r.Type))
-	b = appendUint(b, uint64(max(r.Timeout, 0)/time.Microsecond))
+	b = AppendArray(b, fields)
+	b = AppendUint(b, r.ID)
+	b = AppendUint(b, uint64(r.Type))
+	b = AppendUint(b, uint64(max(r.Timeout, 0)/time.Microsecond))
 	switch r.Type {
 	case Credit:
-		b = appendUint(b, r.Limit)
+		b = AppendUint(b, r.Limit)
 		return sealFrame(b, at)
 	case ForceLeave:
-		b = appendBin(b, r.Key)
+		b = AppendBin(b, r.Key)
 		return sealFrame(b, at)
-	case Put, Get, Delete, List, Watch, Info, Digest:
-		b = appendBin(b, r.Keyspace)
+	case Admin:
+		b = AppendBin(b, r.Value)
+		return sealFrame(b, at)
+	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall:
+		b = AppendBin(b, r.Keyspace)
 	}
 	switch r.Type {
 	case Put, Get, Delete, List, Watch:
-		b = appendBin(b, r.Key)
-		b = appendUint(b, uint64(r.Flags))
+		b = AppendBin(b, r.Key)
+		b = AppendUint(b, uint64(r.Flags))
 	}
 	switch r.Type {
 	case Put:
-		b = appendBin(b, r.Value)
-		b = appendInt(b, int64(r.TTL))
-		b = appendUint(b, r.IfVersion.Inc)
-		b = appendUint(b, r.IfVersion.Seq)
+		b = AppendBin(b, r.Value)
+		b = AppendInt(b, int64(r.TTL))
+		b = AppendUint(b, r.IfVersion.Inc)
+		b = AppendUint(b, r.IfVersion.Seq)
+		b = AppendUint(b, r.Session)
 	case Get:
-		b = appendBin(b, r.After)
-	case List, Watch:
-		b = appendBin(b, r.After)
-		b = appendUint(b, r.Limit)
+		b = AppendBin(b, r.After)
+		b = AppendUint(b, r.Revision)
+	case Delete:
+		b = AppendUint(b, r.IfVersion.Inc)
+		b = AppendUint(b, r.IfVersion.Seq)
+	case List:
+		b = AppendBin(b, r.After)
+		b = AppendUint(b, r.Limit)
+		b = AppendUint(b, r.Revision)
+	case Watch:
+		b = AppendBin(b, r.After)
+		b = AppendUint(b, r.Limit)
+	case StrongCall:
+		b = AppendBin(b, r.Value)
 	}
 	return sealFrame(b, at)
 }
@@ -126,57 +147,79 @@ const maxTimeout = uint64(24 * time.Hour / time.Microsecond)
 // DecodeRequest reads the payload of a frame. A request of an unknown type is
 // decoded up to its type: the server answers that it does not know it.
 func DecodeRequest(payload []byte, r *Request) error {
-	d := decoder{b: payload}
+	d := Decoder{b: payload}
 	*r = Request{}
-	extra := d.fields(3)
-	r.ID = d.uint()
+	extra := d.Fields(3)
+	r.ID = d.Uint()
 	r.Type = requestType(&d)
-	r.Timeout = time.Duration(min(d.uint(), maxTimeout)) * time.Microsecond
+	r.Timeout = time.Duration(min(d.Uint(), maxTimeout)) * time.Microsecond
 	need := func(n int) {
 		if extra -= n; extra < 0 {
-			d.fail("fields missing")
+			d.Fail("fields missing")
+		}
+	}
+	// later reads fields that older clients do not send.
+	later := func(fields ...*uint64) {
+		if len(fields) > extra {
+			return
+		}
+		extra -= len(fields)
+		for _, f := range fields {
+			*f = d.Uint()
 		}
 	}
 	switch r.Type {
 	case Credit:
 		need(1)
-		r.Limit = d.uint()
+		r.Limit = d.Uint()
 	case ForceLeave:
 		need(1)
-		r.Key = d.str()
-	case Put, Get, Delete, List, Watch, Info, Digest:
+		r.Key = d.Str()
+	case Admin:
 		need(1)
-		r.Keyspace = d.str()
+		r.Value = d.Bin()
+	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall:
+		need(1)
+		r.Keyspace = d.Str()
 	}
 	switch r.Type {
 	case Put, Get, Delete, List, Watch:
 		need(2)
-		r.Key = d.str()
-		r.Flags = Flags(d.uint())
+		r.Key = d.Str()
+		r.Flags = Flags(d.Uint())
 	}
 	switch r.Type {
 	case Put:
 		need(4)
-		r.Value = d.bin()
-		r.TTL = time.Duration(d.int())
-		r.IfVersion = Version{d.uint(), d.uint()}
+		r.Value = d.Bin()
+		r.TTL = time.Duration(d.Int())
+		r.IfVersion = Version{d.Uint(), d.Uint()}
+		later(&r.Session)
 	case Get:
 		need(1)
-		r.After = d.str()
-	case List, Watch:
+		r.After = d.Str()
+		later(&r.Revision)
+	case Delete:
+		later(&r.IfVersion.Inc, &r.IfVersion.Seq)
+	case List:
 		need(2)
-		r.After = d.str()
-		r.Limit = d.uint()
+		r.After = d.Str()
+		r.Limit = d.Uint()
+		later(&r.Revision)
+	case Watch:
+		need(2)
+		r.After = d.Str()
+		r.Limit = d.Uint()
+	case StrongCall:
+		need(1)
+		r.Value = d.Bin()
 	}
-	d.skip(extra, 0)
-	if d.err == nil && len(d.b) > 0 {
-		d.fail("bytes after the request")
-	}
-	return d.err
+	d.Skip(extra, 0)
+	return d.End()
 }
 
-func requestType(d *decoder) RequestType {
-	if u := d.uint(); u <= 255 {
+func requestType(d *Decoder) RequestType {
+	if u := d.Uint(); u <= 255 {
 		return RequestType(u)
 	}
 	return 0
@@ -185,7 +228,7 @@ func requestType(d *decoder) RequestType {
 // String is for logs and metrics.
 func (t RequestType) String() string {
 	names := [...]string{"", "put", "get", "delete", "list", "watch", "credit", "cancel", "info", "digest",
-		"keyspaces", "members", "status", "leave", "ping", "force-leave"}
+		"keyspaces", "members", "status", "leave", "ping", "force-leave", "strong call", "admin"}
 	if t > 0 && int(t) < len(names) {
 		return names[t]
 	}

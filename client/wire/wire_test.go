@@ -37,7 +37,7 @@ func genVersion(t *rapid.T) Version {
 func genRequest(t *rapid.T) Request {
 	r := Request{
 		ID:      rapid.Uint64().Draw(t, "id"),
-		Type:    RequestType(rapid.IntRange(1, int(ForceLeave)).Draw(t, "type")),
+		Type:    RequestType(rapid.IntRange(1, int(Admin)).Draw(t, "type")),
 		Timeout: time.Duration(rapid.IntRange(0, 3_600_000_000).Draw(t, "timeout")) * time.Microsecond,
 	}
 	switch r.Type {
@@ -45,24 +45,36 @@ func genRequest(t *rapid.T) Request {
 		r.Limit = rapid.Uint64().Draw(t, "limit")
 	case ForceLeave:
 		r.Key = genString(t, "member")
-	case Put, Get, Delete, List, Watch, Info, Digest:
+	case Admin:
+		r.Value = genBytes(t, "admin", false)
+	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall:
 		r.Keyspace = genString(t, "keyspace")
 	}
 	switch r.Type {
 	case Put, Get, Delete, List, Watch:
 		r.Key = genString(t, "key")
-		r.Flags = Flags(rapid.Byte().Draw(t, "flags"))
+		r.Flags = Flags(rapid.Uint16().Draw(t, "flags"))
 	}
 	switch r.Type {
 	case Put:
 		r.Value = genBytes(t, "value", false)
 		r.TTL = time.Duration(rapid.Int64().Draw(t, "ttl"))
 		r.IfVersion = genVersion(t)
+		r.Session = rapid.Uint64().Draw(t, "session")
 	case Get:
 		r.After = genString(t, "after")
-	case List, Watch:
+		r.Revision = rapid.Uint64().Draw(t, "revision")
+	case Delete:
+		r.IfVersion = genVersion(t)
+	case List:
 		r.After = genString(t, "after")
 		r.Limit = rapid.Uint64().Draw(t, "limit")
+		r.Revision = rapid.Uint64().Draw(t, "revision")
+	case Watch:
+		r.After = genString(t, "after")
+		r.Limit = rapid.Uint64().Draw(t, "limit")
+	case StrongCall:
+		r.Value = genBytes(t, "call", false)
 	}
 	return r
 }
@@ -94,7 +106,7 @@ func genReply(t *rapid.T) Reply {
 		}
 	case Happened:
 		for range rapid.IntRange(0, 3).Draw(t, "events") {
-			ev := Event{Type: EventType(rapid.IntRange(1, int(EventHeartbeat)).Draw(t, "event")), Reason: genString(t, "reason"), Cursor: genString(t, "cursor")}
+			ev := Event{Type: EventType(rapid.IntRange(1, int(EventHeartbeat)).Draw(t, "event")), Reason: genString(t, "reason"), Cursor: genString(t, "cursor"), More: rapid.Bool().Draw(t, "more")}
 			if ev.Type == EventPut || ev.Type == EventDelete {
 				ev.Entry = genEntry(t)
 			}
@@ -198,6 +210,27 @@ func TestTruncated(t *testing.T) {
 	})
 }
 
+// TestOlderRequests: what a client of an older version sends is understood.
+func TestOlderRequests(t *testing.T) {
+	for _, tt := range []struct {
+		r     Request
+		later int // fields at the end that it does not know, a byte each
+	}{
+		{Request{Type: Put, Keyspace: "k", Key: "a", Value: []byte("v")}, 1},
+		{Request{Type: Get, Keyspace: "k", Key: "a", After: "5-1"}, 1},
+		{Request{Type: Delete, Keyspace: "k", Key: "a", Flags: Durable}, 2},
+		{Request{Type: List, Keyspace: "k", Limit: 7}, 1},
+	} {
+		frame := AppendRequest(nil, &tt.r)
+		payload := frame[headerBytes : len(frame)-tt.later]
+		payload[0] -= byte(tt.later)
+		var got Request
+		if err := DecodeRequest(payload, &got); err != nil || !reflect.DeepEqual(got, tt.r) {
+			t.Errorf("%v: got %+v, %v; want %+v", tt.r.Type, got, err, tt.r)
+		}
+	}
+}
+
 func TestNumbersOfOtherEncoders(t *testing.T) {
 	for _, tt := range []struct {
 		in   []byte
@@ -206,17 +239,17 @@ func TestNumbersOfOtherEncoders(t *testing.T) {
 		{[]byte{0xff}, -1}, {[]byte{0xe0}, -32}, {[]byte{0xd0, 0x80}, -128}, {[]byte{0xd1, 0xff, 0}, -256}, {[]byte{0xd2, 0, 0, 1, 0}, 256},
 		{[]byte{0x7f}, 127}, {[]byte{0xcc, 0xff}, 255}, {[]byte{0xd3, 0x80, 0, 0, 0, 0, 0, 0, 0}, -1 << 63},
 	} {
-		d := decoder{b: tt.in}
-		if got := d.int(); got != tt.want || d.err != nil || len(d.b) > 0 {
+		d := Decoder{b: tt.in}
+		if got := d.Int(); got != tt.want || d.err != nil || len(d.b) > 0 {
 			t.Errorf("int %x: got %d, %v", tt.in, got, d.err)
 		}
-		d = decoder{b: tt.in}
-		if got := d.uint(); (d.err == nil) != (tt.want >= 0) || tt.want >= 0 && got != uint64(tt.want) {
+		d = Decoder{b: tt.in}
+		if got := d.Uint(); (d.err == nil) != (tt.want >= 0) || tt.want >= 0 && got != uint64(tt.want) {
 			t.Errorf("uint %x: got %d, %v", tt.in, got, d.err)
 		}
 	}
-	d := decoder{b: []byte{0xcf, 0xff, 0, 0, 0, 0, 0, 0, 0}}
-	if d.int(); !errors.Is(d.err, ErrFrame) {
+	d := Decoder{b: []byte{0xcf, 0xff, 0, 0, 0, 0, 0, 0, 0}}
+	if d.Int(); !errors.Is(d.err, ErrFrame) {
 		t.Errorf("a number beyond int64: got %v", d.err)
 	}
 }
@@ -266,7 +299,7 @@ func TestReadFrameAllocates(t *testing.T) {
 }
 
 func FuzzDecodeRequest(f *testing.F) {
-	for typ := Put; typ <= Ping; typ++ {
+	for typ := Put; typ <= Admin; typ++ {
 		f.Add(AppendRequest(nil, &Request{ID: 1, Type: typ, Keyspace: "k", Key: "key", Value: []byte("v"), After: "5-1", Limit: 7})[headerBytes:])
 	}
 	f.Add([]byte{0x93, 1, 14, 0xdd, 0xff, 0xff, 0xff, 0xff})
