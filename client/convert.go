@@ -36,7 +36,7 @@ func entryOf(e *wire.Entry) Entry {
 
 // eventOf copies e's values.
 func eventOf(e *wire.Event) Event {
-	out := Event{Reason: Reason(e.Reason), Cursor: Cursor(e.Cursor)}
+	out := Event{Reason: Reason(e.Reason), Cursor: Cursor(e.Cursor), More: e.More}
 	switch e.Type {
 	case wire.EventPut:
 		out.Type = EventPut
@@ -71,42 +71,36 @@ func (e *nodeError) Unwrap() error { return e.err }
 
 // remoteError is the error of a code of the contract.
 func remoteError(code, message string) error {
-	var err error
-	switch code {
-	case "not_found":
-		err = ErrNotFound
-	case "bad_request":
-		err = ErrBadRequest
-	case "too_large":
-		err = ErrTooLarge
-	case "conflict":
-		err = ErrConflict
-	case "needs_strong":
-		err = ErrNeedsStrong
-	case "wrong_type":
-		err = ErrWrongType
-	case "denied":
-		err = ErrDenied
-	case "overloaded":
-		err = ErrOverloaded
-	case "not_caught_up":
-		err = ErrNotCaughtUp
-	case "joining":
-		err = ErrJoining
-	case "draining":
-		err = ErrDraining
-	case "no_quorum":
-		err = ErrNoQuorum
-	case "unavailable":
-		err = ErrUnavailable
-	case "timeout":
-		err = ErrTimeout
-	case "unknown_outcome":
-		err = ErrUnknownOutcome
-	case "canceled":
-		err = context.Canceled
-	default:
+	err, ok := errorOf[code]
+	if !ok {
 		err = errors.New(code)
 	}
 	return &nodeError{message, err}
+}
+
+// errorOf are the sentinels by their codes. Never modified.
+var errorOf = map[string]error{
+	"not_found":       ErrNotFound,
+	"bad_request":     ErrBadRequest,
+	"too_large":       ErrTooLarge,
+	"conflict":        ErrConflict,
+	"needs_strong":    ErrNeedsStrong,
+	"needs_eventual":  ErrNeedsEventual,
+	"wrong_type":      ErrWrongType,
+	"denied":          ErrDenied,
+	"overloaded":      ErrOverloaded,
+	"not_caught_up":   ErrNotCaughtUp,
+	"joining":         ErrJoining,
+	"draining":        ErrDraining,
+	"no_quorum":       ErrNoQuorum,
+	"unavailable":     ErrUnavailable,
+	"timeout":         ErrTimeout,
+	"unknown_outcome": ErrUnknownOutcome,
+	"canceled":        context.Canceled,
+	"session_lost":    ErrSessionLost,
+	"not_held":        ErrNotHeld,
+	"compacted":       ErrCompacted,
+	"future_revision": ErrFutureRevision,
+	"full":            ErrFull,
+	"exhausted":       ErrPoolExhausted,
 }

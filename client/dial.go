@@ -99,14 +99,20 @@ type Client struct {
 	cancel context.CancelFunc
 	done   <-chan struct{} // closed by Close
 	wg     sync.WaitGroup
+	waits  chan struct{} // one for each strong call that waits at the node
 
 	mu      sync.Mutex // protects the fields below
 	conn    *conn      // nil while there is none
 	changed chan struct{}
 	lastErr error // of the last attempt to connect
+	strong  map[string]StrongHandle
 }
 
-var _ Cluster = (*Client)(nil)
+var (
+	_ Cluster      = (*Client)(nil)
+	_ StrongCaller = (*Client)(nil)
+	_ StrongAdmin  = (*Client)(nil)
+)
 
 // Dial connects to the API of a node: host:port, or a URL http://host:port. It
 // fails with ErrUnavailable if the node cannot be reached now. The caller must
@@ -120,7 +126,8 @@ func Dial(ctx context.Context, addr string, o *DialOptions) (*Client, error) {
 		}
 	}
 	life, cancel := context.WithCancel(context.Background())
-	c := &Client{addr: hostport, opts: o.withDefaults(), cancel: cancel, done: life.Done(), changed: make(chan struct{})}
+	c := &Client{addr: hostport, opts: o.withDefaults(), cancel: cancel, done: life.Done(), changed: make(chan struct{}),
+		waits: make(chan struct{}, maxWaits), strong: make(map[string]StrongHandle)}
 	first, err := c.connect(ctx)
 	if err != nil {
 		cancel()
@@ -146,8 +153,10 @@ func hostPort(addr string) (string, error) {
 	return rest, nil
 }
 
-// Close ends the connection, all calls and all watches. It may be called twice.
+// Close ends the sessions of strong keyspaces, as far as that takes no longer than a
+// second, the connection, all calls and all watches. It may be called twice.
 func (c *Client) Close() error {
+	c.closeStrong()
 	c.cancel()
 	c.wg.Wait()
 	return nil

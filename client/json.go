@@ -77,7 +77,8 @@ func (e Event) MarshalJSON() ([]byte, error) {
 		Prev   *entryJSON `json:"prev,omitempty"`
 		Reason Reason     `json:"reason,omitempty"`
 		Cursor Cursor     `json:"cursor,omitempty"`
-	}{Type: e.Type, Reason: e.Reason, Cursor: e.Cursor}
+		More   bool       `json:"more,omitempty"`
+	}{Type: e.Type, Reason: e.Reason, Cursor: e.Cursor, More: e.More}
 	if e.Type == EventPut || e.Type == EventDelete {
 		entry := e.Entry.json()
 		out.Entry = &entry

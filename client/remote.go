@@ -25,6 +25,12 @@ func (c *Client) do(ctx context.Context, r *wire.Request) (wire.Reply, error) {
 	case wire.Put, wire.Delete, wire.Leave, wire.ForceLeave:
 		write = true
 	}
+	return c.carryOut(ctx, r, write)
+}
+
+// carryOut is do for a request of which is known whether it changes something. ctx
+// has a deadline.
+func (c *Client) carryOut(ctx context.Context, r *wire.Request, write bool) (wire.Reply, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return wire.Reply{}, ended(err)
@@ -76,16 +82,20 @@ func ask[T any](ctx context.Context, c *Client, r *wire.Request) (T, error) {
 	if err != nil {
 		return v, err
 	}
-	if err := msgpack.Unmarshal(reply.Body, &v); err != nil {
-		return v, fmt.Errorf("answer to %v: %w", r.Type, err)
+	return v, unmarshalDocument(reply.Body, &v)
+}
+
+func unmarshalDocument(body []byte, v any) error {
+	if err := msgpack.Unmarshal(body, v); err != nil {
+		return fmt.Errorf("malformed answer: %w", err)
 	}
-	return v, nil
+	return nil
 }
 
 // Keyspace implements Cluster. It asks the node nothing.
 func (c *Client) Keyspace(_ context.Context, name string) (Keyspace, error) {
 	if !validName(name) {
-		return nil, fmt.Errorf("%w: keyspace %q is not [a-z0-9][a-z0-9._-]{0,62}, nor one of the system", ErrBadRequest, name)
+		return nil, errName(name)
 	}
 	if c.isClosed() {
 		return nil, ErrClosed
@@ -93,9 +103,13 @@ func (c *Client) Keyspace(_ context.Context, name string) (Keyspace, error) {
 	return &remoteKeyspace{c: c, name: name}, nil
 }
 
+func errName(name string) error {
+	return fmt.Errorf("%w: keyspace %q is not [a-z0-9][a-z0-9._-]{0,62}, nor one of the system", ErrBadRequest, name)
+}
+
 func validName(name string) bool {
 	switch name {
-	case "_keyspaces", "_members", "_seals": // of the system, for reading
+	case "_keyspaces", "_members", "_seals", "_strong", "_system": // of the system, for reading
 		return true
 	}
 	if len(name) == 0 || len(name) > 63 {
@@ -159,6 +173,7 @@ func (k *remoteKeyspace) Put(ctx context.Context, key string, value []byte, o *P
 	if o != nil {
 		r.TTL = o.TTL
 		r.IfVersion = wire.Version{Inc: o.IfVersion.Inc, Seq: o.IfVersion.Seq}
+		r.Session = uint64(o.Session)
 		r.Flags = flag(o.Ephemeral, wire.Ephemeral) | flag(o.Durable, wire.Durable) | flag(o.IfAbsent, wire.IfAbsent)
 	}
 	reply, err := k.c.do(ctx, &r)
@@ -189,7 +204,8 @@ func (k *remoteKeyspace) Get(ctx context.Context, key string, o *GetOptions) (En
 	r := wire.Request{Type: wire.Get, Keyspace: k.name, Key: key}
 	if o != nil {
 		r.After = string(o.After)
-		r.Flags = flag(o.Linearizable, wire.Linearizable) | flag(o.Siblings, wire.WithSiblings)
+		r.Flags = flag(o.Linearizable, wire.Linearizable) | flag(o.Siblings, wire.WithSiblings) | flag(o.Local, wire.Local)
+		r.Revision = o.Revision
 	}
 	if err := k.checkSize(&r); err != nil {
 		return Entry{}, err
@@ -206,7 +222,11 @@ func (k *remoteKeyspace) Get(ctx context.Context, key string, o *GetOptions) (En
 
 // Delete implements Keyspace.
 func (k *remoteKeyspace) Delete(ctx context.Context, key string, o *DeleteOptions) (Deletion, error) {
-	r := wire.Request{Type: wire.Delete, Keyspace: k.name, Key: key, Flags: flag(o != nil && o.Durable, wire.Durable)}
+	r := wire.Request{Type: wire.Delete, Keyspace: k.name, Key: key}
+	if o != nil {
+		r.Flags = flag(o.Durable, wire.Durable)
+		r.IfVersion = wire.Version{Inc: o.IfVersion.Inc, Seq: o.IfVersion.Seq}
+	}
 	if err := k.checkSize(&r); err != nil {
 		return Deletion{}, err
 	}
@@ -230,7 +250,7 @@ func (k *remoteKeyspace) List(ctx context.Context, prefix string, o *ListOptions
 			return
 		}
 		r := wire.Request{Type: wire.List, Keyspace: k.name, Key: prefix, After: opts.After,
-			Limit: uint64(opts.Limit), Flags: flag(opts.KeysOnly, wire.KeysOnly)}
+			Limit: uint64(opts.Limit), Flags: flag(opts.KeysOnly, wire.KeysOnly) | flag(opts.Local, wire.Local), Revision: opts.Revision}
 		if err := k.checkSize(&r); err != nil {
 			yield(Entry{}, err)
 			return

@@ -116,7 +116,7 @@ func passes(err error) bool {
 	if errors.Is(err, errGaveUp) {
 		return false // though the last attempt may have been refused by a node that stops
 	}
-	return errors.Is(err, ErrDraining) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrJoining) || errors.Is(err, ErrUnavailable)
+	return errors.Is(err, ErrDraining) || errors.Is(err, ErrOverloaded) || errors.Is(err, ErrJoining) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNoQuorum)
 }
 
 // rest waits before the watch is opened again at a node that refused it.
@@ -189,7 +189,7 @@ func (w *remoteWatch) connect(ctx context.Context) error {
 	opts, w.pending = w.view.reopen(w.pending)
 	s, err := cn.open(ctx, &wire.Request{
 		Type: wire.Watch, Keyspace: w.k.name, Key: w.prefix, After: string(opts.From),
-		Flags: flag(opts.UpdatesOnly, wire.UpdatesOnly), Limit: uint64(c.opts.WatchBuffer),
+		Flags: flag(opts.UpdatesOnly, wire.UpdatesOnly) | flag(opts.Exact, wire.Exact), Limit: uint64(c.opts.WatchBuffer),
 	})
 	if err == nil {
 		if err = s.awaitOpened(ctx, w.closed); err != nil {

@@ -30,6 +30,9 @@ type view struct {
 	synced bool // the reader has been told
 	first  WatchOptions
 	opened bool
+	// group is the beginning of a transaction whose end has not come. It is not shown
+	// before, for the watch may break off in the middle and bring all of it again.
+	group []Event
 }
 
 func newView(o WatchOptions) *view {
@@ -43,11 +46,12 @@ func newView(o WatchOptions) *view {
 // reopen returns the options of the next watch at the node and, if changes were
 // missed that cannot be named, the resync to show.
 func (v *view) reopen(out []Event) (WatchOptions, []Event) {
+	v.group = nil
 	if !v.opened {
 		return v.first, out
 	}
 	if v.cursor != "" {
-		return WatchOptions{From: v.cursor}, out
+		return WatchOptions{From: v.cursor, Exact: v.first.Exact}, out
 	}
 	return WatchOptions{}, v.missed(out)
 }
@@ -67,8 +71,34 @@ func (v *view) missed(out []Event) []Event {
 	return append(out, Event{Type: EventResync})
 }
 
-// step appends to out what the reader is to see of one event of the node.
+// step appends to out what the reader is to see of one event of the node, and of those
+// before it that belong to the same transaction.
 func (v *view) step(ev Event, out []Event) []Event {
+	switch {
+	case ev.Type == EventHeartbeat:
+		return out
+	case ev.More:
+		v.group = append(v.group, ev)
+		return out
+	case len(v.group) == 0:
+		return v.stepOne(ev, out)
+	}
+	group, begin := v.group, len(out)
+	v.group = nil
+	if ev.Type == EventResync {
+		return v.stepOne(ev, out) // the rest of the transaction was missed
+	}
+	for _, e := range group {
+		out = v.stepOne(e, out)
+	}
+	out = v.stepOne(ev, out)
+	if n := len(out); n > begin { // those that tell nothing new are left out, the last one may be
+		out[n-1].More, out[n-1].Cursor = false, ev.Cursor
+	}
+	return out
+}
+
+func (v *view) stepOne(ev Event, out []Event) []Event {
 	switch ev.Type {
 	case EventResync:
 		return v.missed(out)

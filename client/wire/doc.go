@@ -34,8 +34,9 @@ const (
 )
 
 // Bounds of the frames, without their length. A reply may carry two values of
-// the largest size: an event has the former one as well.
+// the largest size, for an event has the former one as well, or what one
+// transaction may read, 4 MiB.
 const (
 	MaxRequest = 2 << 20
-	MaxReply   = 4 << 20
+	MaxReply   = 5 << 20
 )

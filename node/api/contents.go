@@ -61,8 +61,8 @@ func (a absent) Get(ctx context.Context, key string, o *client.GetOptions) (clie
 	switch err := checkKey(key); {
 	case err != nil:
 		return client.Entry{}, err
-	case o.Linearizable:
-		return client.Entry{}, fmt.Errorf("%w: %s has no linearizable reads", client.ErrNeedsStrong, a.name)
+	case o.Linearizable, o.Revision != 0:
+		return client.Entry{}, a.needsStrong()
 	case o.After == "":
 		return client.Entry{}, client.ErrNotFound
 	}
@@ -83,12 +83,25 @@ func (a absent) Get(ctx context.Context, key string, o *client.GetOptions) (clie
 	}
 }
 
-func (a absent) Delete(_ context.Context, key string, _ *client.DeleteOptions) (client.Deletion, error) {
+// needsStrong refuses what no eventual keyspace offers; a strong one would be known.
+func (a absent) needsStrong() error {
+	return fmt.Errorf("%w: there is no strong keyspace %s; an eventual one has neither conditions, linearizable reads nor revisions: create it with mode strong",
+		client.ErrNeedsStrong, a.name)
+}
+
+func (a absent) Delete(_ context.Context, key string, o *client.DeleteOptions) (client.Deletion, error) {
+	if !o.IfVersion.IsZero() {
+		return client.Deletion{}, a.needsStrong()
+	}
 	return client.Deletion{}, checkKey(key)
 }
 
-func (a absent) List(context.Context, string, *client.ListOptions) iter.Seq2[client.Entry, error] {
-	return func(func(client.Entry, error) bool) {}
+func (a absent) List(_ context.Context, _ string, o *client.ListOptions) iter.Seq2[client.Entry, error] {
+	return func(yield func(client.Entry, error) bool) {
+		if o.Revision != 0 {
+			yield(client.Entry{}, a.needsStrong())
+		}
+	}
 }
 
 func (a absent) Info(context.Context) (client.KeyspaceInfo, error) {

@@ -53,7 +53,7 @@ var eventTypes = map[client.EventType]wire.EventType{
 }
 
 func wireEvent(e *client.Event) wire.Event {
-	out := wire.Event{Type: eventTypes[e.Type], Reason: string(e.Reason), Cursor: string(e.Cursor)}
+	out := wire.Event{Type: eventTypes[e.Type], Reason: string(e.Reason), Cursor: string(e.Cursor), More: e.More}
 	switch e.Type {
 	case client.EventPut:
 		out.Entry = wireEntry(&e.Entry, false)

@@ -39,21 +39,27 @@ func operationOf(t wire.RequestType) operation {
 		return opLeave
 	case wire.ForceLeave:
 		return opForceLeave
+	case wire.StrongCall:
+		return opStrong
+	case wire.Admin:
+		return opAdmin
 	}
 	return opOther
 }
 
 // waits reports whether carrying out a request may take long, so that it needs
-// a deadline and can be cancelled.
-func waits(r *wire.Request) bool {
-	return r.Type != wire.Get || r.After != "" || r.Flags.Has(wire.Linearizable)
+// a deadline and can be cancelled. A Get of an eventual keyspace does not, nor does one
+// of a strong keyspace that is content with what this node has.
+func (s *Server) waits(r *wire.Request) bool {
+	return r.Type != wire.Get || r.After != "" || r.Flags.Has(wire.Linearizable) ||
+		!r.Flags.Has(wire.Local) && s.strong != nil && s.strong.IsStrong(r.Keyspace)
 }
 
 // answer carries out a request and queues the reply.
 func (c *nativeConn) answer(ctx context.Context, j job) error {
 	reply := wire.Reply{ID: j.req.ID}
 	var err error
-	if waits(&j.req) {
+	if c.server.waits(&j.req) {
 		err = c.executeCancellably(ctx, &j.req, &reply)
 	} else {
 		err = c.execute(ctx, &j.req, &reply)
@@ -68,6 +74,13 @@ func (c *nativeConn) answer(ctx context.Context, j job) error {
 }
 
 func (c *nativeConn) executeCancellably(ctx context.Context, r *wire.Request, reply *wire.Reply) error {
+	var call *client.StrongCall
+	if r.Type == wire.StrongCall {
+		call = &client.StrongCall{}
+		if err := call.UnmarshalBinary(r.Value); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if r.Timeout > 0 {
@@ -76,12 +89,15 @@ func (c *nativeConn) executeCancellably(ctx context.Context, r *wire.Request, re
 		defer stop()
 	}
 	c.mu.Lock()
-	ok := c.register(r.ID, &activeRequest{cancel: cancel})
+	ok := c.register(r.ID, &activeRequest{cancel: cancel, waits: call != nil && call.Wait > 0})
 	c.mu.Unlock()
 	if !ok {
 		return errIDInUse
 	}
 	defer c.unregister(r.ID)
+	if call != nil {
+		return c.server.executeStrong(ctx, r.Keyspace, call, reply)
+	}
 	err := c.execute(ctx, r, reply)
 	switch r.Type {
 	case wire.Put, wire.Delete, wire.Leave, wire.ForceLeave:
@@ -110,6 +126,8 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 	case wire.ForceLeave:
 		reply.Type = wire.Done
 		return backend.ForceLeave(ctx, r.Key)
+	case wire.Admin:
+		return c.server.executeAdmin(ctx, r.Value, reply)
 	case wire.Put:
 		ks, err := backend.Keyspace(ctx, r.Keyspace)
 		if err != nil {
@@ -121,6 +139,7 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 			Durable:   r.Flags.Has(wire.Durable),
 			IfAbsent:  r.Flags.Has(wire.IfAbsent),
 			IfVersion: client.Version{Inc: r.IfVersion.Inc, Seq: r.IfVersion.Seq},
+			Session:   client.SessionID(r.Session),
 		})
 		reply.Type, reply.Version = wire.Written, wireVersion(v)
 		return err
@@ -137,12 +156,17 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 func executeOn(ctx context.Context, ks contents, r *wire.Request, reply *wire.Reply) error {
 	switch r.Type {
 	case wire.Delete:
-		d, err := ks.Delete(ctx, r.Key, &client.DeleteOptions{Durable: r.Flags.Has(wire.Durable)})
+		d, err := ks.Delete(ctx, r.Key, &client.DeleteOptions{
+			Durable:   r.Flags.Has(wire.Durable),
+			IfVersion: client.Version{Inc: r.IfVersion.Inc, Seq: r.IfVersion.Seq},
+		})
 		reply.Type, reply.Version, reply.Deleted = wire.Written, wireVersion(d.Version), d.Deleted
 		return err
 	case wire.Get:
 		e, err := ks.Get(ctx, r.Key, &client.GetOptions{
 			Linearizable: r.Flags.Has(wire.Linearizable),
+			Local:        r.Flags.Has(wire.Local),
+			Revision:     r.Revision,
 			Siblings:     r.Flags.Has(wire.WithSiblings),
 			After:        client.Token(r.After),
 		})
@@ -162,6 +186,7 @@ func executeOn(ctx context.Context, ks contents, r *wire.Request, reply *wire.Re
 		keysOnly := r.Flags.Has(wire.KeysOnly)
 		entries, more, err := takePage(ctx, ks, r.Key, client.ListOptions{
 			Limit: int(min(r.Limit, math.MaxInt32)), After: r.After, KeysOnly: keysOnly,
+			Local: r.Flags.Has(wire.Local), Revision: r.Revision,
 		})
 		reply.Type, reply.More = wire.Page, more
 		reply.Entries = make([]wire.Entry, len(entries))

@@ -26,6 +26,13 @@ var failures = [...]struct {
 	{client.ErrTooLarge, "too_large", http.StatusRequestEntityTooLarge},
 	{client.ErrBadRequest, "bad_request", http.StatusBadRequest},
 	{client.ErrConflict, "conflict", http.StatusConflict},
+	{client.ErrSessionLost, "session_lost", http.StatusConflict},
+	{client.ErrNotHeld, "not_held", http.StatusConflict},
+	{client.ErrPoolExhausted, "exhausted", http.StatusConflict},
+	{client.ErrCompacted, "compacted", http.StatusGone},
+	{client.ErrFutureRevision, "future_revision", http.StatusBadRequest},
+	{client.ErrFull, "full", http.StatusInsufficientStorage},
+	{client.ErrNeedsEventual, "needs_eventual", http.StatusPreconditionFailed},
 	{client.ErrNeedsStrong, "needs_strong", http.StatusPreconditionFailed},
 	{client.ErrWrongType, "wrong_type", http.StatusPreconditionFailed},
 	{client.ErrDenied, "denied", http.StatusForbidden},
@@ -57,9 +64,9 @@ func failureOf(err error) failure {
 }
 
 // writeFailure is the error of a write that ended with err. One that ran out of
-// time may still take effect.
+// time may still take effect, unless it is said that it had no quorum in that time.
 func writeFailure(err error) error {
-	if err == nil || errors.Is(err, client.ErrUnknownOutcome) {
+	if err == nil || errors.Is(err, client.ErrUnknownOutcome) || errors.Is(err, client.ErrNoQuorum) {
 		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || errors.Is(err, client.ErrTimeout) {

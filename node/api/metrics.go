@@ -32,6 +32,12 @@ const (
 	opStatus
 	opLeave
 	opForceLeave
+	opTxn
+	opSession
+	opLock
+	opPool
+	opStrong
+	opAdmin
 	opOther
 	operations
 )
@@ -48,7 +54,8 @@ const (
 
 var (
 	transportNames = [transports]string{"http", "native"}
-	operationNames = [operations]string{"put", "get", "delete", "list", "watch", "info", "digest", "keyspaces", "members", "status", "leave", "force_leave", "other"}
+	operationNames = [operations]string{"put", "get", "delete", "list", "watch", "info", "digest", "keyspaces", "members", "status", "leave", "force_leave",
+		"txn", "session", "lock", "pool", "strong", "admin", "other"}
 	rejectionNames = [rejections]string{"connections", "watches", "inflight_bytes", "bad_frame", "slow_reader", "draining"}
 )
 

@@ -108,6 +108,7 @@ type nativeConn struct {
 type activeRequest struct {
 	cancel context.CancelCauseFunc
 	credit *credit // of a watch
+	waits  bool    // it waits for something that may not come: it ends when the server drains
 }
 
 // maxIdleWorkers bounds the workers that wait for work.
@@ -231,9 +232,9 @@ func (c *nativeConn) start(ctx context.Context, j job) error {
 	}
 	c.inflight++
 	c.replies++
-	if j.req.Type == wire.Get && j.req.After == "" && !j.req.Flags.Has(wire.Linearizable) {
+	if !c.server.waits(&j.req) {
 		c.mu.Unlock()
-		return c.answer(ctx, j) // from memory: it never waits
+		return c.answer(ctx, j) // from memory
 	}
 	idle := c.idle > 0
 	if idle {
@@ -349,7 +350,7 @@ func (c *nativeConn) drain(ctx context.Context) {
 	c.mu.Lock()
 	c.draining = true
 	for _, a := range c.active {
-		if a.credit != nil {
+		if a.credit != nil || a.waits {
 			a.cancel(client.ErrDraining)
 		}
 	}

@@ -52,6 +52,7 @@ func (c *nativeConn) watch(ctx context.Context, r *wire.Request, cr *credit) err
 	w, err := ks.Watch(ctx, r.Key, &client.WatchOptions{
 		From:        client.Cursor(r.After),
 		UpdatesOnly: r.Flags.Has(wire.UpdatesOnly),
+		Exact:       r.Flags.Has(wire.Exact),
 	})
 	if err != nil {
 		return err

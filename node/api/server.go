@@ -87,6 +87,7 @@ func setDefault[T int | int64 | time.Duration](v *T, def T) {
 // A Server serves one backend. Safe for concurrent use.
 type Server struct {
 	backend  Backend
+	strong   StrongBackend // nil if the backend has no strong keyspaces
 	opts     Options
 	log      *slog.Logger
 	metrics  *metrics
@@ -107,8 +108,10 @@ type Server struct {
 // NewServer makes a server; it listens nowhere until Serve or Handler is used.
 func NewServer(b Backend, o Options) *Server {
 	o = o.withDefaults()
+	strong, _ := b.(StrongBackend)
 	return &Server{
 		backend:  b,
+		strong:   strong,
 		opts:     o,
 		log:      o.Logger,
 		metrics:  newMetrics(o.Registry),
