@@ -148,11 +148,9 @@ func (v *view) proceed(c Change) Action {
 	if why != Fine {
 		return v.wait(why, lookAgain)
 	}
+	// A majority is alive, and so is r: one is alive afterwards, too.
 	for _, r := range c.Add {
 		if m, _ := v.member(r.ID); !m.Voter {
-			if !v.majority(append(slices.Clone(v.voters), m)) {
-				return v.wait(Unsafe, lookAgain)
-			}
 			return v.step(Promote, r)
 		}
 	}
@@ -169,13 +167,15 @@ func (v *view) removeOne(c Change) Action {
 	for _, id := range c.Remove {
 		m, ok := v.member(id)
 		rest := slices.DeleteFunc(slices.Clone(v.voters), func(o Member) bool { return o.ID == id })
-		switch {
-		case !ok || !v.majority(rest):
+		if !ok || !v.majority(rest) {
 			continue
-		case id == v.observed.Leader:
-			return v.transfer(c)
 		}
-		return v.step(Remove, Replica{Server: m.Server, ID: id})
+		if id != v.observed.Leader {
+			return v.step(Remove, Replica{Server: m.Server, ID: id})
+		}
+		if to, ok := v.successor(c); ok {
+			return v.step(TransferLeader, to)
+		}
 	}
 	broken, _ := v.broken()
 	if slices.ContainsFunc(broken, func(f fault) bool { return !slices.Contains(c.Remove, f.ID) }) {
@@ -196,19 +196,18 @@ func (v *view) record(c *Change) Action {
 	return Action{Do: Record, Keyspace: k}
 }
 
-// transfer hands the leadership to the voter with the least lag that stays.
-func (v *view) transfer(c Change) Action {
-	var to []Member
-	for _, m := range v.voters {
-		if !slices.Contains(c.Remove, m.ID) && m.ID != v.observed.Leader && v.works(m) {
-			to = append(to, m)
+// successor is the voter with the least lag that works and stays.
+func (v *view) successor(c Change) (Replica, bool) {
+	var best *Member
+	for i, m := range v.voters {
+		if v.works(m) && !slices.Contains(c.Remove, m.ID) && (best == nil || m.Lag < best.Lag) {
+			best = &v.voters[i]
 		}
 	}
-	if len(to) == 0 {
-		return v.wait(Unsafe, lookAgain)
+	if best == nil {
+		return Replica{}, false
 	}
-	best := slices.MinFunc(to, func(a, b Member) int { return cmp.Compare(a.Lag, b.Lag) })
-	return v.step(TransferLeader, Replica{Server: best.Server, ID: best.ID})
+	return Replica{Server: best.Server, ID: best.ID}, true
 }
 
 // giveUp is the change without those additions that will not come to vote: they are
