@@ -82,6 +82,10 @@ func (c Config) withDefaults() (Config, error) {
 	if c.ID == "" || c.Dir == "" || c.Log == nil || c.Streams == nil || c.FSM == nil {
 		return c, errors.New("group: ID, Dir, Log, Streams and FSM are required")
 	}
+	return c.defaults(), nil
+}
+
+func (c Config) defaults() Config {
 	if c.Election == 0 {
 		c.Election = defaultElection
 	}
@@ -100,7 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return c, nil
+	return c
 }
 
 // raft is Raft's own configuration. Pre-votes are on by default there: a replica

@@ -19,6 +19,12 @@ var (
 	ErrNotLeader = errors.New("not the leader")
 	// ErrOverloaded: too much is in flight. It comes with ErrNotApplied.
 	ErrOverloaded = errors.New("overloaded")
+	// ErrConfigurationChanged: the change was decided on another configuration than
+	// the present one. It comes with ErrNotApplied; look again and decide anew.
+	ErrConfigurationChanged = errors.New("the configuration has changed")
+	// ErrMember: the change makes no sense in that configuration: there is no such
+	// member, or there is one already. It comes with ErrNotApplied.
+	ErrMember = errors.New("no such change of members")
 	// ErrClosed: the group was closed before the call. It comes with ErrNotApplied.
 	ErrClosed = errors.New("group is closed")
 )
@@ -60,6 +66,8 @@ func (g *Group) outcome(err error) error {
 		return nil
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return g.notLeader()
+	case errors.Is(err, ErrConfigurationChanged):
+		return notApplied(err)
 	case errors.Is(err, raft.ErrEnqueueTimeout):
 		return notApplied(ErrOverloaded)
 	}

@@ -40,12 +40,18 @@ const snapshotMagic = "mkvgrp1\n"
 // applier is the raft.FSM around an FSM. It knows what was applied, which
 // raft.AppliedIndex does not: that is what was queued for it.
 type applier struct {
-	fsm      FSM
-	applying chan struct{} // of capacity 1: something was committed
+	fsm       FSM
+	snapshots raft.SnapshotStore // the newest one is the one that is restored
+	applying  chan struct{}      // of capacity 1: something was committed
 
 	mu      sync.Mutex // protects the fields below
 	index   uint64     // all commands up to here are applied
 	waiters []waiter   // one for a batch of reads
+	config  Configuration
+}
+
+func newApplier(fsm FSM, snapshots raft.SnapshotStore) *applier {
+	return &applier{fsm: fsm, snapshots: snapshots, applying: make(chan struct{}, 1)}
 }
 
 type waiter struct {
@@ -64,9 +70,23 @@ func (a *applier) Apply(log *raft.Log) any {
 }
 
 // StoreConfiguration counts as applied: the entry needs no command.
-func (a *applier) StoreConfiguration(index uint64, _ raft.Configuration) {
+func (a *applier) StoreConfiguration(index uint64, c raft.Configuration) {
 	signal(a.applying)
+	a.configure(index, c)
 	a.advance(index)
+}
+
+func (a *applier) configure(index uint64, c raft.Configuration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.config = newConfiguration(index, c)
+}
+
+// configuration must not be changed by the caller.
+func (a *applier) configuration() Configuration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config
 }
 
 func (a *applier) advance(index uint64) {
@@ -130,8 +150,24 @@ func (a *applier) Restore(r io.ReadCloser) (err error) {
 	if err := a.fsm.Restore(r); err != nil {
 		return err
 	}
+	meta, err := newestSnapshot(a.snapshots)
+	if err != nil {
+		return err
+	}
+	a.configure(meta.ConfigurationIndex, meta.Configuration)
 	a.advance(binary.LittleEndian.Uint64(head[len(snapshotMagic):]))
 	return nil
+}
+
+func newestSnapshot(s raft.SnapshotStore) (*raft.SnapshotMeta, error) {
+	list, err := s.List()
+	if err == nil && len(list) == 0 {
+		err = errors.New("there is none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find newest snapshot: %w", err)
+	}
+	return list[0], nil
 }
 
 // persister is the raft.FSMSnapshot of a Snapshot.

@@ -42,11 +42,11 @@ func Open(c Config) (*Group, error) {
 	}
 	logger := newLogger(c.Logger)
 	g := &Group{cfg: c, progress: newProgress(), idle: make(chan struct{}), done: make(chan struct{})}
-	g.applier = &applier{fsm: c.FSM, applying: make(chan struct{}, 1)}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, keptSnapshots, logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Streams.Close()))
 	}
+	g.applier = newApplier(c.FSM, snapshots)
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.Streams, MaxPool: pooledStreams, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})

@@ -33,12 +33,22 @@ func (g *Group) Propose(ctx context.Context, cmd []byte) (any, error) {
 // submit calls fn, which hands n bytes to Raft, and waits for its outcome or for
 // the end of ctx.
 func (g *Group) submit(ctx context.Context, n int, fn func(timeout time.Duration) raft.Future) error {
+	if err := g.begin(n); err != nil {
+		return err
+	}
+	answered, err := g.await(ctx, n, fn)
+	if !answered {
+		return unknown(err)
+	}
+	return g.outcome(err)
+}
+
+// await calls fn and returns what Raft answers, or why it waits no more. Who calls it
+// has called begin.
+func (g *Group) await(ctx context.Context, n int, fn func(timeout time.Duration) raft.Future) (answered bool, err error) {
 	timeout := enqueueTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(time.Millisecond, min(timeout, time.Until(deadline))) // 0 would mean for ever
-	}
-	if err := g.begin(n); err != nil {
-		return err
 	}
 	outcome := make(chan error, 1)
 	go func() { // Close waits for it, by pending: Raft's futures know no context
@@ -48,10 +58,10 @@ func (g *Group) submit(ctx context.Context, n int, fn func(timeout time.Duration
 	}()
 	select {
 	case err := <-outcome:
-		return g.outcome(err)
+		return true, err
 	case <-ctx.Done():
-		return unknown(context.Cause(ctx))
+		return false, context.Cause(ctx)
 	case <-g.ctx.Done():
-		return unknown(ErrClosed)
+		return false, ErrClosed
 	}
 }
