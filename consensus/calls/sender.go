@@ -1,0 +1,251 @@
+package calls
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// roomLimit is how many bytes of answers may wait before more of them do. One frame
+	// more than that is taken.
+	roomLimit = 1 << 20
+	// writeChunk is what the other end must take within writeTimeout.
+	writeChunk   = 256 << 10
+	writeTimeout = 10 * time.Second
+	// keptBuffer is the largest buffer that is kept while nothing is sent.
+	keptBuffer = 256 << 10
+	// silence is after which time without a byte a connection is tested, and how long the
+	// other end has to answer that.
+	silence = 2 * time.Second
+)
+
+// A sender is what both ends of a connection have: frames of many goroutines gather in a
+// buffer, which write sends whenever it is not empty, and watch looks after the other end
+// while calls are open.
+type sender struct {
+	wake  chan struct{} // holds one token while write may have something to do
+	watch chan struct{} // holds one token if watch must begin
+	began time.Time
+	heard atomic.Int64 // when something was read, after began
+
+	mu    sync.Mutex // protects the fields below
+	buf   []byte
+	taken uint64        // how many bytes were in buf and are no more
+	room  chan struct{} // closed when buf was taken; nil if nobody waits
+	ping  bool          // one is to be sent
+	pong  bool          // likewise
+	err   error         // why nothing is sent any more
+
+	open     int       // calls
+	busy     time.Time // when open left 0
+	watching bool
+	asked    time.Time // when the last ping was queued; zero if there was none
+	tested   time.Time // when it was written; zero if it is not yet
+}
+
+func newSender() *sender {
+	return &sender{wake: make(chan struct{}, 1), watch: make(chan struct{}, 1), began: time.Now()}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// opened counts a call that is open. The caller holds mu.
+func (s *sender) opened() {
+	if s.open++; s.open == 1 {
+		s.busy = time.Now()
+	}
+	if !s.watching {
+		s.watching = true
+		signal(s.watch)
+	}
+}
+
+// lockWithRoom locks mu when few enough bytes wait. An error means that it did not: that
+// of stop, or of ctx.
+func (s *sender) lockWithRoom(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		if s.err != nil {
+			err := s.err
+			s.mu.Unlock()
+			return err
+		}
+		if len(s.buf) < roomLimit {
+			return nil
+		}
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
+		room := s.room
+		s.mu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// stop makes write and those who send end with err. The first error counts. The caller
+// holds mu.
+func (s *sender) stop(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+	s.makeRoom()
+	signal(s.wake)
+}
+
+func (s *sender) makeRoom() {
+	if s.room != nil {
+		close(s.room)
+		s.room = nil
+	}
+}
+
+// end is stop for those who do not hold mu.
+func (s *sender) end(err error) {
+	s.mu.Lock()
+	s.stop(err)
+	s.mu.Unlock()
+}
+
+// write sends what gathers until stop or an error of conn, which it returns.
+func (s *sender) write(conn net.Conn) error {
+	var spare []byte
+	var armed time.Time // when the write deadline was last set
+	for range s.wake {
+		for {
+			runtime.Gosched() // those who are about to send join in
+			s.mu.Lock()
+			if s.err != nil {
+				s.mu.Unlock()
+				return s.err
+			}
+			batch := s.buf
+			s.buf = spare[:0]
+			s.taken += uint64(len(batch))
+			s.makeRoom()
+			ping := s.ping
+			if s.ping {
+				batch = appendHead(batch, 0, framePing, 0)
+			}
+			if s.pong {
+				batch = appendHead(batch, 0, framePong, 0)
+			}
+			s.ping, s.pong = false, false
+			s.mu.Unlock()
+			if len(batch) == 0 {
+				spare = batch
+				break
+			}
+			for rest := batch; len(rest) > 0; {
+				// Renewed at half time only: setting it costs as much as sending a small frame.
+				if now := time.Now(); now.Sub(armed) > writeTimeout/2 || len(batch) > writeChunk {
+					armed = now
+					if err := conn.SetWriteDeadline(now.Add(writeTimeout + writeTimeout/2)); err != nil {
+						return err
+					}
+				}
+				n, err := conn.Write(rest[:min(len(rest), writeChunk)])
+				if err != nil {
+					return err
+				}
+				rest = rest[n:]
+			}
+			if ping {
+				s.mu.Lock()
+				s.tested = time.Now()
+				s.mu.Unlock()
+			}
+			if spare = batch; cap(spare) > keptBuffer {
+				spare = nil
+			}
+		}
+	}
+	return nil
+}
+
+// look after the other end until ctx is done, or give ErrSilent. It wakes up only while
+// calls are open, and once after that.
+func (s *sender) look(ctx context.Context) error {
+	timer := time.NewTimer(silence)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.watch:
+		case <-ctx.Done():
+			return nil
+		}
+		for wait := silence; wait > 0; {
+			timer.Reset(wait)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				return nil
+			}
+			var err error
+			if wait, err = s.examine(time.Now()); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// examine says when to look again; 0 if no call is open.
+func (s *sender) examine(now time.Time) (time.Duration, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := s.began.Add(time.Duration(s.heard.Load()))
+	if s.busy.After(last) {
+		last = s.busy
+	}
+	quiet := now.Sub(last)
+	switch {
+	case s.open == 0:
+		s.watching = false
+		return 0, nil
+	case quiet < silence:
+		return silence - quiet, nil
+	case !s.asked.After(last): // it was answered, or there was none
+		s.asked, s.tested, s.ping = now, time.Time{}, true
+		signal(s.wake)
+		return silence, nil
+	case s.tested.IsZero(): // the write stands still, and its own timeout runs
+		return silence, nil
+	case now.Sub(s.tested) < silence:
+		return silence - now.Sub(s.tested), nil
+	}
+	return 0, ErrSilent
+}
+
+// answerPing queues a pong, one for all pings that were not answered yet.
+func (s *sender) answerPing() {
+	s.mu.Lock()
+	s.pong = true
+	s.mu.Unlock()
+	signal(s.wake)
+}
+
+// A heardConn notes when something was read.
+type heardConn struct {
+	net.Conn
+	s *sender
+}
+
+func (c heardConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.s.heard.Store(int64(time.Since(c.s.began)))
+	}
+	return n, err
+}
