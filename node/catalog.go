@@ -166,9 +166,14 @@ func (n *Node) completeCatalog(ctx context.Context) {
 // drop it when they return, and nothing of it comes back. Whoever writes to that
 // name afterwards begins an empty one.
 func (n *Node) RemoveKeyspace(ctx context.Context, name string) error {
-	if err := checkUserKeyspace(name); err != nil {
+	base, eventual := eventualName(name)
+	if err := checkUserKeyspace(base); err != nil {
 		return err
 	}
+	if n.strongs.is(base) && !eventual {
+		return n.removeStrong(ctx, name)
+	}
+	name = base
 	if n.draining.Load() {
 		return client.ErrDraining
 	}

@@ -14,8 +14,18 @@ import (
 // Keyspace implements client.Cluster. A keyspace that this node does not hold is
 // served by a member; where it is this node's to hold, it comes into being.
 func (n *Node) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
-	if err := checkKeyspaceName(name); err != nil {
+	base, eventual := eventualName(name)
+	if err := checkKeyspaceName(base); err != nil {
 		return nil, err
+	}
+	if n.strongs.is(base) {
+		if eventual {
+			return n.clashing(base)
+		}
+		return strongSpace{n: n, name: name}, nil
+	}
+	if eventual {
+		return nil, errNoClash(base)
 	}
 	h := &handle{n: n, name: name}
 	if n.wanted.wants(name) {
@@ -33,6 +43,12 @@ func (n *Node) Keyspace(_ context.Context, name string) (client.Keyspace, error)
 func (n *Node) Lookup(name string) (client.Keyspace, error) { return n.lookup(name, false) }
 
 func (n *Node) lookup(name string, member bool) (client.Keyspace, error) {
+	if base, eventual := eventualName(name); eventual {
+		return n.clashing(base)
+	}
+	if n.strongs.is(name) {
+		return strongSpace{n, name, member}, nil
+	}
 	if cur := n.held(name); cur != nil {
 		if member {
 			return &cur.inner, nil
@@ -61,8 +77,14 @@ type backend struct {
 // Keyspace implements client.Cluster. Unlike the node's it makes none: a put
 // does, and a watch that does not go on from a cursor.
 func (b backend) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
+	if base, eventual := eventualName(name); eventual {
+		return b.clashing(base)
+	}
 	if err := checkKeyspaceName(name); err != nil {
 		return nil, err
+	}
+	if b.strongs.is(name) {
+		return strongSpace{b.Node, name, b.member}, nil
 	}
 	if b.member && !b.wanted.wants(name) {
 		return nil, errNotHeld
@@ -75,9 +97,10 @@ func (b backend) Keyspace(_ context.Context, name string) (client.Keyspace, erro
 // Lookup implements api.Backend.
 func (b backend) Lookup(name string) (client.Keyspace, error) { return b.lookup(name, b.member) }
 
-// Keyspaces implements client.Cluster: those of users, that this node holds.
+// Keyspaces implements client.Cluster: those of users, the eventual ones that this node holds and all
+// strong ones.
 func (n *Node) Keyspaces(ctx context.Context) ([]client.KeyspaceInfo, error) {
-	var infos []client.KeyspaceInfo
+	infos := n.strongInfos()
 	for _, h := range n.allHeld() {
 		if isSystem(h.id.Name) {
 			continue
@@ -87,9 +110,26 @@ func (n *Node) Keyspaces(ctx context.Context) ([]client.KeyspaceInfo, error) {
 			return nil, fmt.Errorf("describe keyspace %s: %w", h.id.Name, err)
 		}
 		info.Members = n.memberNames(h.id.Name)
+		if n.strongs.is(h.id.Name) {
+			info.Name += eventualSuffix
+		}
 		infos = append(infos, info)
 	}
+	slices.SortFunc(infos, func(a, b client.KeyspaceInfo) int { return strings.Compare(a.Name, b.Name) })
 	return infos, nil
+}
+
+// clashing is the eventual data under the name of a strong keyspace, which can be read and
+// removed: it came into being where nobody knew of the strong one.
+func (n *Node) clashing(name string) (client.Keyspace, error) {
+	if cur := n.held(name); cur != nil && !isSystem(name) && n.strongs.is(name) {
+		return &cur.handle, nil
+	}
+	return nil, errNoClash(name)
+}
+
+func errNoClash(name string) error {
+	return fmt.Errorf("%w: there is no eventual data beside a strong keyspace %s", client.ErrNotFound, name)
 }
 
 // Members implements client.Cluster.

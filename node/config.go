@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/meshkv/meshkv/gossip/mesh"
@@ -57,6 +59,14 @@ type Config struct {
 	// that exist, and is the default. Others are served by nodes that hold them.
 	// What was joined and left since, and what is on disk, counts besides.
 	Keyspaces []string
+	// Server makes the node hold replicas of strong keyspaces, and take the role "server".
+	Server bool
+	// BootstrapServers are the names of the servers that begin strong keyspaces in a new
+	// cluster: 1, 3 or 5, the same list at each of them. Without it a server joins those
+	// that there are.
+	BootstrapServers []string
+	// LogStore is how a server keeps the logs of its replicas: see logstore.Kind.
+	LogStore string
 	// ReapAfter is how long a failed node stays a member. Default 24h.
 	ReapAfter time.Duration
 	// RenewAfter is how long the node writes under one incarnation before it takes
@@ -108,6 +118,15 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if len(c.Keyspaces) > maxNamed {
 		return c, fmt.Errorf("%w: keyspaces: %d names, at most %d; * stands for all", ErrConfig, len(c.Keyspaces), maxNamed)
+	}
+	if len(c.BootstrapServers) > 0 && !c.Server {
+		return c, fmt.Errorf("%w: bootstrap-servers needs --server", ErrConfig)
+	}
+	if len(c.BootstrapServers) > 0 && !slices.Contains(c.BootstrapServers, c.Name) {
+		return c, fmt.Errorf("%w: bootstrap-servers %s: this node, %s, is not among them", ErrConfig, strings.Join(c.BootstrapServers, ","), c.Name)
+	}
+	if c.Server && !slices.Contains(c.Roles, serverRole) {
+		c.Roles = append(slices.Clone(c.Roles), serverRole)
 	}
 	if c.ReapAfter == 0 {
 		c.ReapAfter = 24 * time.Hour

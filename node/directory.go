@@ -114,6 +114,9 @@ type holder struct {
 // name. What a peer says over its link counts more than the directory, which may
 // lag behind.
 func (n *Node) holders(keyspace string) []holder {
+	if e, ok := n.strongs.entries.Load(keyspace); ok && !e.Keyspace.Removed {
+		return n.strongHolders(e)
+	}
 	told := make(map[string]bool)
 	for _, p := range n.allPeers() {
 		if i := p.theirs.Load(); i != nil {

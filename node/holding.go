@@ -22,10 +22,13 @@ const maxKeyspaces = 1024
 const (
 	membersKeyspace = "_members"
 	catalogKeyspace = "_keyspaces"
+	strongKeyspace  = "_strong"
 	sealsKeyspace   = "_seals"
 )
 
-func systemKeyspaces() []string { return []string{catalogKeyspace, membersKeyspace, sealsKeyspace} }
+func systemKeyspaces() []string {
+	return []string{catalogKeyspace, membersKeyspace, sealsKeyspace, strongKeyspace}
+}
 
 func isSystem(name string) bool { return slices.Contains(systemKeyspaces(), name) }
 

@@ -66,6 +66,7 @@ type Node struct {
 	overlay   *weaver
 	forward   *forwarder
 	inner     *api.Server // serves other nodes, over the mesh port
+	strongs   *strongs
 
 	everLinked atomic.Bool
 	aloneSince atomic.Int64 // since when there are others and no link, Unix nanoseconds; 0: it is not so
@@ -105,6 +106,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		directory: newDirectory(),
 		overlay:   newWeaver(),
 		forward:   newForwarder(),
+		strongs:   newStrongs(),
 		log:       cfg.Logger.With("node", cfg.Name),
 		started:   time.Now(),
 		owners:    keyspace.NewOwners(),
@@ -198,6 +200,11 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.inner = api.NewServer(backend{n, true}, api.Options{Logger: n.log})
 	n.forward.dial, n.forward.holders, n.forward.zone, n.forward.log = n.mesh.DialAPI, n.holders, cfg.Zone, n.log
+	if cfg.Server {
+		if err := n.openHost(); err != nil {
+			return nil, err
+		}
+	}
 	n.run()
 	for _, drop := range obsolete {
 		n.background.Go(func() { n.dropLater(drop) })
@@ -307,6 +314,7 @@ func (n *Node) run() {
 	network.Go(func() { n.renewals(netCtx) })
 	network.Go(func() { n.seal(netCtx) })
 	network.Go(func() { n.serveMembers(netCtx) })
+	network.Go(func() { n.watchStrongs(netCtx) })
 	if n.api != nil {
 		network.Go(func() {
 			if err := n.api.Serve(n.apiLn); err != nil && stop.Err() == nil {
@@ -336,6 +344,7 @@ func (n *Node) run() {
 // to reach the peers: a node in memory has nowhere else to leave it.
 func (n *Node) drain() {
 	n.draining.Store(true)
+	n.closeStrongs() // sessions first: they end with the node, and their calls still go out
 	if n.api != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		if err := n.api.Shutdown(ctx); err != nil {

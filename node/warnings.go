@@ -24,6 +24,7 @@ func (n *Node) Warnings() (all []string) {
 		}
 		all = append(all, keyspaceWarnings(ks)...)
 	}
+	all = append(all, n.strongWarnings()...)
 	if text := clockWarning(slices.Collect(maps.Values(offsets))); text != "" {
 		all = slices.Insert(all, 0, text)
 	}

@@ -1,5 +1,7 @@
 package machine
 
+import "github.com/meshkv/meshkv/crdt"
+
 // A Result is what a command did. The fields that do not concern it are zero.
 type Result struct {
 	// Err is nil if the command was applied, or one of the package's errors.
@@ -36,6 +38,61 @@ type OpResult struct {
 	More bool
 	// Txn is the result of a nested transaction.
 	Txn *TxnResult
+}
+
+// AppendBinary appends what a proposer is told of a result: all but Changes and Locks.
+func (res *Result) AppendBinary(b []byte) ([]byte, error) {
+	w := writer{crdt.NewEncoder()}
+	w.Reset(b)
+	w.fields(2)
+	w.Bool(res.Duplicate)
+	w.extended(res)
+	return w.Bytes(), nil
+}
+
+// UnmarshalBinary is the inverse of AppendBinary. It fails with ErrMalformed.
+func (res *Result) UnmarshalBinary(b []byte) error {
+	r := newReader(b)
+	r.fields(2)
+	duplicate := r.bool()
+	*res = r.extended()
+	res.Duplicate = duplicate
+	r.end()
+	return r.err
+}
+
+// answeredErrors are those of a Result that is not kept: the command took no effect. Their
+// codes begin at answeredBase.
+var answeredErrors = [...]error{ErrMalformed, ErrRequestForgotten, ErrApplied}
+
+const answeredBase = 1 << 16
+
+// extended is appendResult with the errors that are not kept, whose codes are beyond.
+func (w writer) extended(res *Result) {
+	for i, err := range answeredErrors {
+		if res.Err == err {
+			w.fields(6, uint64(answeredBase+i), uint64(res.Revision), 0, 0, 0)
+			w.txnResult(&TxnResult{})
+			return
+		}
+	}
+	appendResult(w, res)
+}
+
+func (r *reader) extended() Result {
+	var res Result
+	r.fields(6)
+	code := r.uint()
+	switch {
+	case code < uint64(len(resultErrors)):
+		res.Err = resultErrors[code]
+	case code >= answeredBase && code-answeredBase < uint64(len(answeredErrors)):
+		res.Err = answeredErrors[code-answeredBase]
+	default:
+		r.fail(ErrMalformed)
+	}
+	r.restOf(&res)
+	return res
 }
 
 // appendResult encodes what is kept of a result for a retry of its request.
@@ -76,9 +133,14 @@ func (r *reader) result() Result {
 	if code := r.upTo(uint64(len(resultErrors) - 1)); r.err == nil {
 		res.Err = resultErrors[code]
 	}
+	r.restOf(&res)
+	return res
+}
+
+// restOf reads what follows the code of the error.
+func (r *reader) restOf(res *Result) {
 	res.Revision, res.Lease, res.Token, res.First = Revision(r.uint()), LeaseID(r.uint()), Token(r.uint()), r.uint()
 	res.Txn = r.txnResult(1)
-	return res
 }
 
 func (r *reader) txnResult(depth int) (t TxnResult) {

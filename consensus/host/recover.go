@@ -1,0 +1,153 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/meshkv/meshkv/consensus/group"
+	"github.com/meshkv/meshkv/consensus/machine"
+	"github.com/meshkv/meshkv/consensus/placement"
+	"github.com/meshkv/meshkv/consensus/replica"
+)
+
+// A recovery is a group that begins anew with the replica of this server.
+type recovery struct {
+	Entry Entry              `json:"entry"` // as the catalog has it
+	Next  placement.Keyspace `json:"next"`  // as it will be
+}
+
+// Recovered is what became of a group that was recovered.
+type Recovered struct {
+	Entry Entry  `json:"entry"`
+	Index uint64 `json:"index"` // of the survivor's last log entry: later ones are lost
+	Term  uint64 `json:"term"`
+}
+
+// Recover begins the group of a keyspace anew with the replica of one server, after the majority
+// of its voters was lost for good. What only the others had is lost; tokens and revisions
+// are not given again. The others, should they come back, are refused by the new epoch, and delete what
+// they have. ErrConflict if a majority is alive, or the survivor has no replica.
+//
+// The system group is recovered by its survivor itself: there is no catalog to ask.
+func (h *Host) Recover(ctx context.Context, name, survivor string) (Recovered, error) {
+	e, ok := h.Entry(name)
+	if !ok || e.Keyspace.Removed {
+		return Recovered{}, fmt.Errorf("%w: strong keyspace %s", ErrNotFound, name)
+	}
+	if name != System {
+		all, err := atCatalog[[]Entry](ctx, h, callEntries, nil)
+		if err != nil {
+			return Recovered{}, err
+		}
+		i := slices.IndexFunc(all, func(e Entry) bool { return e.Keyspace.Name == name })
+		if i < 0 {
+			return Recovered{}, fmt.Errorf("%w: strong keyspace %s", ErrNotFound, name)
+		}
+		e = all[i]
+	}
+	next, err := h.planRecovery(e, survivor)
+	if err != nil {
+		return Recovered{}, err
+	}
+	r, err := ask[Recovered](ctx, h, survivor, callRecover, recovery{e, next})
+	if err == nil {
+		h.Learn(r.Entry)
+	}
+	return r, err
+}
+
+// planRecovery is the entry after a recovery, if one may be made.
+func (h *Host) planRecovery(e Entry, survivor string) (placement.Keyspace, error) {
+	k := e.Keyspace
+	voters, alive := 0, 0
+	var self placement.Replica
+	for _, m := range k.Members {
+		if m.Learner {
+			continue
+		}
+		voters++
+		if up, _ := h.cfg.Alive(m.Server); up {
+			alive++
+		}
+		if m.Server == survivor {
+			self = m
+		}
+	}
+	switch {
+	case self.ID == "":
+		return placement.Keyspace{}, fmt.Errorf("%w: %s is no voter of keyspace %s", ErrConflict, survivor, k.Name)
+	case 2*alive > voters:
+		return placement.Keyspace{}, fmt.Errorf("%w: %d of %d voters of keyspace %s are alive, which is a majority: nothing is to be recovered. Force servers that are gone to leave first, if they are not", ErrConflict, alive, voters, k.Name)
+	}
+	return placement.Recover(k, self), nil
+}
+
+// recoverHere recovers a group with the replica of this server, and writes that into the catalog. It
+// may be asked again if it did not come to its end.
+func (h *Host) recoverHere(ctx context.Context, r recovery) (Recovered, error) {
+	k := r.Entry.Keyspace
+	store, next := storeOf(&k), r.Next.Group()
+	if next == k.Group() || r.Next.Gen != k.Gen {
+		return Recovered{}, fmt.Errorf("%w: a recovery goes on with the keyspace in another epoch", ErrInvalid)
+	}
+	if _, err := h.planRecovery(r.Entry, h.cfg.Name); err != nil {
+		return Recovered{}, err
+	}
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	had := h.identity.stored(store)
+	if had != k.Group() && had != next {
+		return Recovered{}, fmt.Errorf("%w: %s has no replica of %s", ErrConflict, h.cfg.Name, k.Group())
+	}
+	for _, run := range h.runningOf(k.Name) {
+		h.close(run)
+	}
+	log, err := h.engine.Group(store)
+	if err != nil {
+		return Recovered{}, err
+	}
+	self := h.identity.server(h.cfg.Zone).Replica()
+	got, err := group.Recover(group.Config{
+		ID: self.ID, Dir: h.groupDir(store), Log: log, FSM: replica.NewRecovery(r.Next.Epoch), Logger: h.log.With("group", next),
+	}, group.Server{ID: self.ID, Addr: h.cfg.Name})
+	if err != nil {
+		return Recovered{}, fmt.Errorf("recover keyspace %s: %w", k.Name, err)
+	}
+	if err := h.identity.store(store, next); err != nil {
+		return Recovered{}, err
+	}
+	h.log.Warn("group recovered: what only the lost voters had is gone", "keyspace", k.Name, "group", next, "index", got.Last, "term", got.Term)
+	defer h.signal()
+	e, err := h.recordRecovery(ctx, r)
+	return Recovered{Entry: e, Index: got.Last, Term: got.Term}, err
+}
+
+// recordRecovery makes the new epoch known. That of the system group is this server's own to decide.
+func (h *Host) recordRecovery(ctx context.Context, r recovery) (Entry, error) {
+	if r.Next.Name == System {
+		e := Entry{Revision: r.Entry.Revision + recoveredRevisions, Cluster: h.identity.get().Cluster, Keyspace: r.Next}
+		h.Learn(e)
+		return e, nil
+	}
+	return changeEntry(ctx, h, callRecovered, r)
+}
+
+// recoveredRevisions keeps the entry of a recovered system group above those of the lost one, and
+// below those that it gives itself: machine.RaiseAfterLoss raises them by more.
+const recoveredRevisions = 1 << 31
+
+// recovered writes the entry of a recovered group into the catalog.
+func (h *Host) recovered(ctx context.Context, r recovery) (Entry, error) {
+	return h.revise(ctx, r.Next.Name, func(_ *machine.View, had Entry, existed bool) (placement.Keyspace, error) {
+		switch {
+		case !existed || had.Keyspace.Removed || had.Keyspace.Gen != r.Next.Gen:
+			return placement.Keyspace{}, fmt.Errorf("%w: strong keyspace %s", ErrNotFound, r.Next.Name)
+		case had.Keyspace.Epoch == r.Next.Epoch && slices.Equal(had.Keyspace.Initial, r.Next.Initial):
+			return had.Keyspace, nil // it was asked before
+		case had.Keyspace.Epoch+1 != r.Next.Epoch:
+			return placement.Keyspace{}, fmt.Errorf("%w: keyspace %s was recovered by another server meanwhile", ErrConflict, r.Next.Name)
+		}
+		return r.Next, nil
+	})
+}

@@ -1,0 +1,229 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meshkv/meshkv/consensus/calls"
+	"github.com/meshkv/meshkv/consensus/group"
+	"github.com/meshkv/meshkv/consensus/machine"
+)
+
+// Kinds of calls between members. Part of the protocol: append only.
+const (
+	// CallPropose: an encoded command → index u64 little-endian, result.
+	CallPropose calls.Kind = iota + 1
+	// CallReadIndex: nothing → index u64.
+	CallReadIndex
+	// CallKeepAlive: lease u64 → its TTL in milliseconds, u64.
+	CallKeepAlive
+)
+
+const (
+	// attemptTimeout bounds one attempt at another member: one that is stopped answers
+	// nothing, and there is a new leader by then.
+	attemptTimeout = 3 * time.Second
+	// minBackoff and maxBackoff bound the pause while nobody leads.
+	minBackoff, maxBackoff = 5 * time.Millisecond, 80 * time.Millisecond
+)
+
+// Done is what a command did.
+type Done struct {
+	machine.Result
+	// Index is that of the command: a View at it has what the command did.
+	Index uint64
+}
+
+// Do has a command applied, by whichever member leads, and applied once: a command
+// without a Request gets one. The error is nil whatever Result.Err is. It matches
+// group.ErrNotApplied if the command took no effect and never will, among these ErrNoLeader,
+// group.ErrOverloaded and group.ErrClosed; and group.ErrUnknownOutcome if it may.
+func (r *Replica) Do(ctx context.Context, body machine.Body, q machine.Request) (Done, error) {
+	cmd := machine.Command{Wall: time.Now().UnixMilli(), Body: body, Request: q}
+	if q != (machine.Request{}) {
+		d, _, err := r.repeat(ctx, &cmd)
+		return d, err
+	}
+	for {
+		own := r.requests.take(r.View().Status().Applied)
+		cmd.Request = *own
+		d, open, err := r.repeat(ctx, &cmd)
+		if err != nil || !errors.Is(d.Err, machine.ErrRequestForgotten) {
+			r.requests.give(own)
+			return d, err
+		}
+		// The client of this request was dropped by the machine, so that another one is
+		// needed. What an earlier attempt has done is not known any more.
+		if open {
+			return d, fmt.Errorf("%w: %w", group.ErrUnknownOutcome, d.Err)
+		}
+		if _, err := r.ViewAt(ctx, d.Index); err != nil { // so that the next one is younger
+			return d, fmt.Errorf("%w: %w", group.ErrNotApplied, err)
+		}
+	}
+}
+
+// repeat makes attempts until one has an outcome that is known, or ctx ends. open: an earlier
+// attempt may have been applied.
+func (r *Replica) repeat(ctx context.Context, cmd *machine.Command) (d Done, open bool, err error) {
+	encoded, err := cmd.AppendBinary(nil)
+	if err != nil {
+		return Done{}, false, fmt.Errorf("%w: %w", group.ErrNotApplied, err)
+	}
+	once := cmd.Request != machine.Request{}
+	err = r.atLeader(ctx, func(ctx context.Context, leader string) error {
+		var aerr error
+		d, aerr = r.attempt(ctx, leader, encoded)
+		if errors.Is(aerr, group.ErrUnknownOutcome) {
+			open = true
+			if !once {
+				return final{aerr}
+			}
+		}
+		return aerr
+	})
+	if err != nil && open {
+		return Done{}, true, fmt.Errorf("%w: %w", group.ErrUnknownOutcome, err)
+	}
+	if err != nil && !errors.Is(err, group.ErrNotApplied) {
+		err = fmt.Errorf("%w: %w", group.ErrNotApplied, err)
+	}
+	return d, open, err
+}
+
+// final is an error after which no further attempt is made.
+type final struct{ error }
+
+func (f final) Unwrap() error { return f.error }
+
+// atLeader calls op with the node of the leader, empty for this one, until it succeeds or fails
+// for good; it goes on after errors that another leader, or a moment, may cure.
+func (r *Replica) atLeader(ctx context.Context, op func(ctx context.Context, leader string) error) error {
+	hint := "" // of the last one that was asked
+	backoff := minBackoff
+	var last error = ErrNoLeader
+	for {
+		leader, known := r.leader(hint)
+		hint = ""
+		if known {
+			attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+			err := op(attempt, leader)
+			cancel()
+			var nl *group.NotLeaderError
+			switch {
+			case err == nil:
+				return nil
+			case errors.As(err, new(final)), errors.Is(err, group.ErrClosed) && leader == "":
+				return err
+			case errors.As(err, &nl) && nl.Leader.Addr != "" && nl.Leader.Addr != leader:
+				hint = nl.Leader.Addr
+				last = fmt.Errorf("%w: %w", ErrNoLeader, err)
+			case errors.Is(err, group.ErrOverloaded):
+				last = err
+			default:
+				last = fmt.Errorf("%w: %w", ErrNoLeader, err)
+			}
+		}
+		pause := time.NewTimer(backoff)
+		select {
+		case <-pause.C:
+		case <-r.ctx.Done():
+			pause.Stop()
+			return fmt.Errorf("%w: %w", group.ErrNotApplied, group.ErrClosed)
+		case <-ctx.Done():
+			pause.Stop()
+			return fmt.Errorf("%w: %w", last, context.Cause(ctx))
+		}
+		backoff = min(2*backoff, maxBackoff)
+	}
+}
+
+// leader is the node of the leader, empty for this one, as the last refusal said or as this
+// replica knows it.
+func (r *Replica) leader(hint string) (node string, known bool) {
+	if hint == "" {
+		hint = r.group.Leader().Addr
+	}
+	if hint == r.cfg.Node {
+		return "", true
+	}
+	return hint, hint != ""
+}
+
+// attempt has a command applied by the leader.
+func (r *Replica) attempt(ctx context.Context, leader string, cmd []byte) (Done, error) {
+	if leader == "" {
+		o, err := r.batcher.propose(ctx, cmd)
+		return Done{o.result, o.index}, err
+	}
+	reply, err := r.call(ctx, leader, CallPropose, cmd)
+	if err != nil {
+		return Done{}, err
+	}
+	var d Done
+	if len(reply) < 8 {
+		return Done{}, fmt.Errorf("%w: answer of %d bytes", group.ErrUnknownOutcome, len(reply))
+	}
+	d.Index = binary.LittleEndian.Uint64(reply)
+	if err := d.UnmarshalBinary(reply[8:]); err != nil {
+		return Done{}, fmt.Errorf("%w: %w", group.ErrUnknownOutcome, err)
+	}
+	return d, nil
+}
+
+// call asks another member. The error says whether it may have had an effect.
+func (r *Replica) call(ctx context.Context, node string, kind calls.Kind, body []byte) ([]byte, error) {
+	reply, err := r.cfg.Calls.Call(ctx, node, r.cfg.Name, kind, body)
+	var ref *calls.Refusal
+	switch {
+	case err == nil:
+		return reply, nil
+	case errors.As(err, &ref):
+		return nil, refused(ref)
+	case errors.Is(err, calls.ErrNotSent), errors.Is(err, calls.ErrOverloaded):
+		return nil, fmt.Errorf("%w: %w", group.ErrNotApplied, err)
+	}
+	return nil, fmt.Errorf("%w: %w", group.ErrUnknownOutcome, err)
+}
+
+// ErrUnknownCall: the kind of a call is of a later version.
+var ErrUnknownCall = errors.New("unknown call")
+
+// Serve answers a call of another member. An error is a *calls.Refusal.
+func (r *Replica) Serve(ctx context.Context, kind calls.Kind, body []byte) ([]byte, error) {
+	reply, err := r.serve(ctx, kind, body)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	return reply, nil
+}
+
+func (r *Replica) serve(ctx context.Context, kind calls.Kind, body []byte) ([]byte, error) {
+	switch kind {
+	case CallPropose:
+		o, err := r.batcher.propose(ctx, body)
+		if err != nil {
+			return nil, err
+		}
+		return o.result.AppendBinary(binary.LittleEndian.AppendUint64(make([]byte, 0, 64), o.index))
+	case CallReadIndex:
+		index, err := r.readIndex(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return binary.LittleEndian.AppendUint64(nil, index), nil
+	case CallKeepAlive:
+		if len(body) != 8 {
+			return nil, fmt.Errorf("%w: %d bytes", ErrUnknownCall, len(body))
+		}
+		ttl, err := r.duties.keepAlive(ctx, machine.LeaseID(binary.LittleEndian.Uint64(body)))
+		if err != nil {
+			return nil, err
+		}
+		return binary.LittleEndian.AppendUint64(nil, ttl), nil
+	}
+	return nil, fmt.Errorf("%w: %d", ErrUnknownCall, kind)
+}

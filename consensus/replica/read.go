@@ -1,0 +1,131 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/meshkv/meshkv/consensus/group"
+	"github.com/meshkv/meshkv/consensus/machine"
+)
+
+const (
+	// readers is how many reads may wait for the next round; more wait for a place.
+	readers = 4096
+	// roundsInFlight bounds the rounds whose answer is open.
+	roundsInFlight = 4
+)
+
+// Read is a state that holds everything that was committed before the call, anywhere: a
+// read of it is linearizable. Reads that wait share a round: they ask the leader for the
+// index that it has proven, and wait until this replica has come to it. The error is
+// ErrNoLeader, group.ErrClosed or that of ctx. A read has no effect.
+func (r *Replica) Read(ctx context.Context) (*machine.View, error) {
+	rd := &read{done: make(chan struct{})}
+	select {
+	case r.reads.queue <- rd:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
+	case <-r.ctx.Done():
+		return nil, group.ErrClosed
+	}
+	select {
+	case <-rd.done:
+		return rd.view, rd.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
+	case <-r.ctx.Done():
+		return nil, group.ErrClosed
+	}
+}
+
+// A read waits for a round; the other fields are final when done is closed.
+type read struct {
+	view *machine.View
+	err  error
+	done chan struct{}
+}
+
+// reader makes the rounds. Each takes all reads that wait: those come after it must
+// take another, because theirs began before.
+type reader struct {
+	r     *Replica
+	queue chan *read
+	slots chan struct{}
+}
+
+func newReader(r *Replica) *reader {
+	return &reader{r: r, queue: make(chan *read, readers), slots: make(chan struct{}, roundsInFlight)}
+}
+
+func (rd *reader) run() {
+	for {
+		var batch []*read
+		select {
+		case <-rd.r.ctx.Done():
+			return // whoever waits sees it too
+		case first := <-rd.queue:
+			batch = append(batch, first)
+		}
+		select {
+		case <-rd.r.ctx.Done():
+			return
+		case rd.slots <- struct{}{}:
+		}
+		for len(batch) < readers && len(rd.queue) > 0 {
+			batch = append(batch, <-rd.queue)
+		}
+		rd.r.work.Go(func() {
+			view, err := rd.round()
+			<-rd.slots
+			for _, b := range batch {
+				b.view, b.err = view, err
+				close(b.done)
+			}
+		})
+	}
+}
+
+// roundTimeout bounds a round: callers have their own time, and most of them less.
+const roundTimeout = 10 * time.Second
+
+func (rd *reader) round() (view *machine.View, err error) {
+	ctx, cancel := context.WithTimeout(rd.r.ctx, roundTimeout)
+	defer cancel()
+	var index uint64
+	err = rd.r.atLeader(ctx, func(ctx context.Context, leader string) (err error) {
+		index, err = rd.r.indexAt(ctx, leader)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rd.r.ViewAt(ctx, index)
+}
+
+// indexAt asks the leader for the index that a linearizable read must wait for.
+func (r *Replica) indexAt(ctx context.Context, leader string) (uint64, error) {
+	if leader == "" {
+		return r.readIndex(ctx)
+	}
+	reply, err := r.call(ctx, leader, CallReadIndex, nil)
+	if err != nil {
+		return 0, err
+	}
+	if len(reply) != 8 {
+		return 0, fmt.Errorf("%w: answer of %d bytes", ErrUnknownCall, len(reply))
+	}
+	return binary.LittleEndian.Uint64(reply), nil
+}
+
+// readIndex proves that this replica leads; everything that was committed before is
+// applied here then. The index is that of the last command.
+func (r *Replica) readIndex(ctx context.Context) (uint64, error) {
+	if _, err := r.group.ReadIndex(ctx); err != nil {
+		return 0, err
+	}
+	r.state.mu.Lock()
+	defer r.state.mu.Unlock()
+	return r.state.applied, nil
+}

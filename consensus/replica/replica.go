@@ -1,0 +1,132 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/meshkv/meshkv/consensus/calls"
+	"github.com/meshkv/meshkv/consensus/group"
+	"github.com/meshkv/meshkv/consensus/machine"
+)
+
+// A Caller carries calls to the replicas of the same group on other nodes; see calls.Client.
+type Caller interface {
+	Call(ctx context.Context, node, group string, kind calls.Kind, body []byte) ([]byte, error)
+}
+
+// Config of a Replica. The fields up to Calls are required.
+type Config struct {
+	// Group is that of the Raft group, without FSM. The addresses of its servers are
+	// names of nodes.
+	Group group.Config
+	// Name of the group, as Calls and Serve know it.
+	Name string
+	// Node is the name of this node.
+	Node  string
+	Calls Caller
+
+	// HistoryChanges and HistoryAge bound what can be read and watched of the past: changes of
+	// keys, and their age. What is older than one of them is compacted. Default 50,000
+	// and one hour.
+	HistoryChanges int
+	HistoryAge     time.Duration
+	// Halted is called once if the replica cannot go on: see ErrHalted.
+	Halted func(error)
+	// Logger: default discard.
+	Logger *slog.Logger
+}
+
+const (
+	defaultHistoryChanges = 50_000
+	defaultHistoryAge     = time.Hour
+)
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Name == "" || c.Node == "" || c.Calls == nil {
+		return c, errors.New("replica: Name, Node and Calls are required")
+	}
+	if c.HistoryChanges == 0 {
+		c.HistoryChanges = defaultHistoryChanges
+	}
+	if c.HistoryAge == 0 {
+		c.HistoryAge = defaultHistoryAge
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// A Replica is one strong keyspace at one member of its group. Safe for concurrent use.
+type Replica struct {
+	cfg      Config
+	log      *slog.Logger
+	group    *group.Group
+	state    *state
+	batcher  *batcher
+	requests *requests
+	reads    *reader
+	duties   *duties
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+	once   sync.Once
+	err    error
+}
+
+// Open starts a replica. Close must be called.
+func Open(c Config) (*Replica, error) {
+	c, err := c.withDefaults()
+	if err != nil {
+		return nil, errors.Join(err, c.Group.Streams.Close())
+	}
+	r := &Replica{cfg: c, log: c.Logger, state: newState(), requests: newRequests()}
+	r.duties = newDuties(r)
+	r.state.effects, r.state.halted = r.duties.note, c.Halted
+	c.Group.FSM = r.state
+	if r.group, err = group.Open(c.Group); err != nil {
+		return nil, fmt.Errorf("open replica of %s: %w", c.Name, err)
+	}
+	r.batcher = &batcher{group: r.group}
+	r.reads = newReader(r)
+	r.ctx, r.cancel = context.WithCancel(context.Background()) // until Close
+	r.work.Go(r.reads.run)
+	r.work.Go(r.duties.run)
+	return r, nil
+}
+
+// Close ends the replica, as group.Close does. It may be called twice.
+func (r *Replica) Close(ctx context.Context) error {
+	r.once.Do(func() {
+		done := make(chan struct{})
+		go func() { // what is in flight comes first; group.Close ends what would last too long
+			defer close(done)
+			r.batcher.close()
+		}()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+		r.cancel()
+		r.err = r.group.Close(ctx)
+		r.work.Wait()
+		<-done
+	})
+	return r.err
+}
+
+// Group is the Raft group, for its status and its configuration.
+func (r *Replica) Group() *group.Group { return r.group }
+
+// View is what this replica holds. It may be behind the leader's.
+func (r *Replica) View() *machine.View { return r.state.view() }
+
+// ViewAt is what this replica holds once it has applied the command at an index.
+func (r *Replica) ViewAt(ctx context.Context, index uint64) (*machine.View, error) {
+	return r.state.viewAt(ctx, index)
+}
