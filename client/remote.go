@@ -109,7 +109,7 @@ func errName(name string) error {
 
 func validName(name string) bool {
 	switch name {
-	case "_keyspaces", "_members", "_seals", "_strong", "_system": // of the system, for reading
+	case "_keyspaces", "_members", "_seals", "_strong": // of the system, for reading
 		return true
 	}
 	if len(name) == 0 || len(name) > 63 {

@@ -20,9 +20,9 @@ const (
 	maxRequest     = 64      // bytes
 )
 
-// check refuses what can be no transaction. That a key is changed twice is found by
+// Check refuses what can be no transaction. That a key is changed twice is found by
 // the keyspace.
-func (t *Txn) check() error {
+func (t *Txn) Check() error {
 	left := MaxTxnOps
 	return t.checkNested(1, &left)
 }
@@ -118,4 +118,17 @@ func checkTTL(ttl time.Duration) error {
 		return fmt.Errorf("%w: the TTL of a session is from %s to %s, not %s", ErrBadRequest, MinSessionTTL, MaxSessionTTL, ttl)
 	}
 	return nil
+}
+
+var errSessionID = fmt.Errorf("%w: a session is named by the number that it was given", ErrBadRequest)
+
+// PrefixEnd is the End of the range of all keys that begin with prefix, whose Key is the
+// prefix itself.
+func PrefixEnd(prefix string) string {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] < 0xff {
+			return prefix[:i] + string([]byte{prefix[i] + 1})
+		}
+	}
+	return "\x00"
 }

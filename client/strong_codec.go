@@ -34,7 +34,7 @@ const (
 // AppendBinary appends the call. ErrBadRequest if its transaction is not one.
 func (c *StrongCall) AppendBinary(b []byte) ([]byte, error) {
 	if c.Txn != nil {
-		if err := c.Txn.check(); err != nil {
+		if err := c.Txn.Check(); err != nil {
 			return b, err
 		}
 	}
@@ -88,7 +88,7 @@ func (c *StrongCall) UnmarshalBinary(b []byte) error {
 		return fmt.Errorf("%w: %w", ErrBadRequest, err)
 	}
 	if c.Txn != nil {
-		return c.Txn.check()
+		return c.Txn.Check()
 	}
 	return nil
 }

@@ -185,7 +185,7 @@ func TestTxnCheck(t *testing.T) {
 			}
 			tt.want = nil
 		}
-		if err := tt.txn.check(); !errors.Is(err, tt.want) {
+		if err := tt.txn.Check(); !errors.Is(err, tt.want) {
 			t.Errorf("%s: got %v, want %v", tt.name, err, tt.want)
 		}
 		if _, err := (&StrongCall{Kind: CallTxn, Txn: tt.txn}).AppendBinary(nil); !errors.Is(err, tt.want) {

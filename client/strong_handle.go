@@ -226,7 +226,7 @@ func (s *strongHandle) Txn(ctx context.Context, txn *Txn) (TxnResult, error) {
 	if txn == nil {
 		return TxnResult{}, fmt.Errorf("%w: no transaction", ErrBadRequest)
 	}
-	if err := txn.check(); err != nil {
+	if err := txn.Check(); err != nil {
 		return TxnResult{}, err
 	}
 	reply, err := s.call(ctx, &StrongCall{Kind: CallTxn, Txn: txn})

@@ -52,7 +52,7 @@ func operationOf(t wire.RequestType) operation {
 // of a strong keyspace that is content with what this node has.
 func (s *Server) waits(r *wire.Request) bool {
 	return r.Type != wire.Get || r.After != "" || r.Flags.Has(wire.Linearizable) ||
-		!r.Flags.Has(wire.Local) && s.strong != nil && s.strong.IsStrong(r.Keyspace)
+		!r.Flags.Has(wire.Local) && s.isStrong(r.Keyspace)
 }
 
 // answer carries out a request and queues the reply.

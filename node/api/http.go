@@ -138,18 +138,7 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 		}[name]
 		return byMethod(r, map[string]*call{http.MethodGet: get})
 	case "keyspaces":
-		if !more || rest == "" {
-			return byMethod(r, map[string]*call{http.MethodGet: {op: opKeyspaces, serve: s.getKeyspaces}})
-		}
-		ks, err := unescapeSegment(rest)
-		if err != nil {
-			return other, err
-		}
-		return byMethod(r, map[string]*call{
-			http.MethodGet:    {op: opInfo, keyspace: ks, serve: s.getInfo},
-			http.MethodPost:   {op: opOther, keyspace: ks, serve: s.postKeyspace},
-			http.MethodDelete: {op: opOther, keyspace: ks, serve: s.deleteKeyspace},
-		})
+		return s.routeKeyspaces(r, rest)
 	case "members":
 		if member, action, found := strings.Cut(rest, "/"); found && action == "force-leave" {
 			name, err := url.PathUnescape(member)
@@ -158,7 +147,17 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 			}
 			return byMethod(r, map[string]*call{http.MethodPost: {op: opForceLeave, key: name, serve: s.postForceLeave}})
 		}
-	case "counter", "set", "map", "flag", "session", "lock", "election", "txn":
+	case "session", "lock", "election", "pool", "txn":
+		return s.routeStrong(r, name, rest)
+	case "servers":
+		if server, action, found := strings.Cut(rest, "/"); found && action == "decommission" {
+			name, err := url.PathUnescape(server)
+			if err != nil || name == "" {
+				return other, fmt.Errorf("%w: the path names no server", client.ErrBadRequest)
+			}
+			return byMethod(r, map[string]*call{http.MethodPost: {op: opAdmin, key: name, serve: s.postDecommission}})
+		}
+	case "counter", "set", "map", "flag":
 		return other, fmt.Errorf("%w: not available yet: /v1/%s", client.ErrBadRequest, name)
 	}
 	if more {

@@ -85,7 +85,7 @@ func TestRoutes(t *testing.T) {
 		{"put acks quorum", "PUT", "/v1/kv/k/a?acks=quorum", "", nil, 400, `not available yet`},
 		{"put acks 2", "PUT", "/v1/kv/k/a?acks=2", "", nil, 400, `not available yet`},
 		{"put acks nonsense", "PUT", "/v1/kv/k/a?acks=some", "", nil, 400, `number of nodes`},
-		{"put request id", "PUT", "/v1/kv/k/a?request-id=1", "", nil, 400, `not available yet`},
+		{"put request id", "PUT", "/v1/kv/k/a?request-id=1", "", nil, 412, `"code":"needs_strong"`},
 		{"put bad ttl", "PUT", "/v1/kv/k/a?ttl=never", "", nil, 400, `duration`},
 		{"put negative ttl", "PUT", "/v1/kv/k/a?ttl=-1s", "", nil, 400, `duration`},
 		{"put bad bool", "PUT", "/v1/kv/k/a?durable=maybe", "", nil, 400, `true or false`},
@@ -139,12 +139,13 @@ func TestRoutes(t *testing.T) {
 		{"keyspaces", "GET", "/v1/keyspaces", "", nil, 200, `{"keyspaces":[{"name":"k","mode":"eventual","members":["memory"],"keys":6,"cells":6,"bytes":0,"digest":"ab"}]}`},
 		{"keyspace", "GET", "/v1/keyspaces/k", "", nil, 200, `{"name":"k","mode":"eventual"`},
 		{"create keyspace", "POST", "/v1/keyspaces/k", "", nil, 400, `not available yet`},
+		{"create strong keyspace", "POST", "/v1/keyspaces/k", `{"mode":"strong"}`, nil, 412, `"code":"needs_strong"`},
 		{"members", "GET", "/v1/members", "", nil, 200, `{"members":[{"name":"memory","addr":"127.0.0.1:7950","api_addr":"127.0.0.1:7951","status":"alive","zone":"z1","roles":["test"],"inc":"5","rtt_ms":1.5}]}`},
 		{"status", "GET", "/v1/status", "", nil, 200, `"uptime_seconds":60,"ready":true,"not_ready":[],"members":{"alive":1},"links":[{"peer":"other"`},
 		{"leave by get", "GET", "/v1/leave", "", nil, 405, `allowed here: POST`},
 		{"leave", "POST", "/v1/leave", "", nil, 200, `{"left":true}`},
 		{"counter", "POST", "/v1/counter/k/a", "", nil, 400, `not available yet: /v1/counter`},
-		{"lock", "GET", "/v1/lock/k/a", "", nil, 400, `not available yet: /v1/lock`},
+		{"lock", "GET", "/v1/lock/k/a", "", nil, 412, `"code":"needs_strong"`},
 		{"no such path", "GET", "/v1/nothing", "", nil, 404, `no such path`},
 		{"no such path", "GET", "/", "", nil, 404, `no such path`},
 		{"members of", "GET", "/v1/members/x", "", nil, 404, `no such path`},
@@ -302,6 +303,7 @@ func TestErrorStatuses(t *testing.T) {
 	want := map[string]int{
 		"not_found": 404, "bad_request": 400, "too_large": 413, "conflict": 409, "needs_strong": 412, "wrong_type": 412,
 		"denied": 403, "overloaded": 429, "not_caught_up": 503, "joining": 503, "draining": 503, "no_quorum": 503,
+		"session_lost": 409, "not_held": 409, "exhausted": 409, "compacted": 410, "future_revision": 400, "full": 507, "needs_eventual": 412,
 		"unavailable": 503, "timeout": 504, "unknown_outcome": 504, "internal": 500, "canceled": 499,
 	}
 	for _, f := range failures[1:] {

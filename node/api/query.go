@@ -93,6 +93,40 @@ func (q *query) count(name string) int {
 	return int(n)
 }
 
+// version is a version that meshkv printed, and not the empty one if it is given.
+func (q *query) version(name string) client.Version {
+	v, ok := q.take(name)
+	if !ok {
+		return client.Version{}
+	}
+	version, err := client.ParseVersion(v)
+	if err != nil || version.IsZero() {
+		q.fail("parameter %s is a version as printed by meshkv", name)
+	}
+	return version
+}
+
+// consistency is what a read asks for; neither is the keyspace's default.
+func (q *query) consistency() (local, linearizable bool) {
+	switch q.string("consistency") {
+	case "":
+	case "local":
+		local = true
+	case "linearizable":
+		linearizable = true
+	default:
+		q.fail("parameter consistency is local or linearizable")
+	}
+	return local, linearizable
+}
+
+// needsStrong refuses what no eventual keyspace offers.
+func (q *query) needsStrong(what string) {
+	if q.err == nil {
+		q.err = fmt.Errorf("%w: %s", client.ErrNeedsStrong, what)
+	}
+}
+
 // later refuses a parameter that is in the contract and not available yet.
 func (q *query) later(name string) {
 	if _, ok := q.take(name); ok {

@@ -41,14 +41,9 @@ func (s *Server) putKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		}
 		q.fail("not available yet: parameter acks other than local")
 	}
-	if v, ok := q.take("if-version"); ok {
-		version, err := client.ParseVersion(v)
-		if err != nil || version.IsZero() {
-			q.fail("parameter if-version is a version as printed by meshkv")
-		}
-		o.IfVersion = version
-	}
-	q.later("request-id")
+	o.IfVersion = q.version("if-version")
+	o.Session = q.session()
+	request := q.requestID()
 	if err := q.finish(); err != nil {
 		return err
 	}
@@ -65,11 +60,16 @@ func (s *Server) putKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	if err != nil {
 		return err
 	}
-	ks, err := s.backend.Keyspace(ctx, c.keyspace)
-	if err != nil {
-		return err
+	var version client.Version
+	if request != "" {
+		version, err = s.putOnce(ctx, c, request, value, &o)
+	} else {
+		var ks client.Keyspace
+		if ks, err = s.backend.Keyspace(ctx, c.keyspace); err != nil {
+			return err
+		}
+		version, err = ks.Put(ctx, c.key, value, &o)
 	}
-	version, err := ks.Put(ctx, c.key, value, &o)
 	if err != nil {
 		return writeFailure(err)
 	}
@@ -94,13 +94,8 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 
 func (s *Server) getKey(ctx context.Context, w http.ResponseWriter, r *http.Request, c *call, q *query) error {
 	o := client.GetOptions{After: client.Token(q.string("after")), Siblings: q.bool("siblings")}
-	switch q.string("consistency") {
-	case "", "local":
-	case "linearizable":
-		o.Linearizable = true
-	default:
-		q.fail("parameter consistency is local or linearizable")
-	}
+	o.Local, o.Linearizable = q.consistency()
+	o.Revision, _ = q.number("revision")
 	if err := q.finish(); err != nil {
 		return err
 	}
@@ -125,18 +120,23 @@ func (s *Server) getKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 }
 
 func (s *Server) deleteKey(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
-	o := client.DeleteOptions{Durable: q.bool("durable")}
-	for _, name := range []string{"acks", "if-version", "request-id"} {
-		q.later(name)
-	}
+	o := client.DeleteOptions{Durable: q.bool("durable"), IfVersion: q.version("if-version")}
+	request := q.requestID()
+	q.later("acks")
 	if err := q.finish(); err != nil {
 		return err
 	}
-	ks, err := s.contents(c.keyspace)
-	if err != nil {
-		return err
+	var d client.Deletion
+	var err error
+	if request != "" {
+		d, err = s.deleteOnce(ctx, c, request, &o)
+	} else {
+		var ks contents
+		if ks, err = s.contents(c.keyspace); err != nil {
+			return err
+		}
+		d, err = ks.Delete(ctx, c.key, &o)
 	}
-	d, err := ks.Delete(ctx, c.key, &o)
 	if err != nil {
 		return writeFailure(err)
 	}
@@ -151,6 +151,11 @@ func (s *Server) deleteKey(ctx context.Context, w http.ResponseWriter, _ *http.R
 func (s *Server) listKeys(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
 	prefix := q.string("prefix")
 	o := client.ListOptions{Limit: q.count("limit"), After: q.string("after"), KeysOnly: !q.bool("values")}
+	var linearizable bool
+	if o.Local, linearizable = q.consistency(); linearizable && !s.isStrong(c.keyspace) {
+		q.needsStrong("consistency=linearizable")
+	}
+	o.Revision, _ = q.number("revision")
 	if err := q.finish(); err != nil {
 		return err
 	}
@@ -192,7 +197,18 @@ func (s *Server) getDigest(ctx context.Context, w http.ResponseWriter, _ *http.R
 	return onKeyspace(ctx, s, w, c, q, contents.Digest)
 }
 
+// getInfo describes a keyspace, and of a strong one its group, too.
 func (s *Server) getInfo(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
+	if s.isStrong(c.keyspace) {
+		return onKeyspace(ctx, s, w, c, q, func(ks contents, ctx context.Context) (any, error) {
+			info, err := ks.Info(ctx)
+			if err != nil {
+				return nil, err
+			}
+			group, err := s.strong.StrongInfo(ctx, c.keyspace)
+			return strongKeyspaceJSON(info, group), err
+		})
+	}
 	return onKeyspace(ctx, s, w, c, q, contents.Info)
 }
 

@@ -94,7 +94,7 @@ func (l *lineStream) fail(err error) error {
 // the watch fails, which is a last line.
 func (s *Server) watchKeys(ctx context.Context, w http.ResponseWriter, r *http.Request, c *call, q *query) error {
 	prefix := q.string("prefix")
-	o := client.WatchOptions{From: client.Cursor(q.string("from")), UpdatesOnly: q.bool("updates-only")}
+	o := client.WatchOptions{From: client.Cursor(q.string("from")), UpdatesOnly: q.bool("updates-only"), Exact: q.bool("exact")}
 	if err := q.finish(); err != nil {
 		return err
 	}

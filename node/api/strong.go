@@ -19,6 +19,28 @@ type StrongBackend interface {
 	IsStrong(keyspace string) bool
 }
 
+func (s *Server) isStrong(keyspace string) bool {
+	return s.strong != nil && s.strong.IsStrong(keyspace)
+}
+
+// strongKeyspaceJSON is the keyspace of the HTTP API with who votes and leads.
+func strongKeyspaceJSON(info client.KeyspaceInfo, group client.StrongInfo) any {
+	voters := make([]string, len(group.Voters))
+	for i, v := range group.Voters {
+		voters[i] = v.Server
+	}
+	return struct {
+		Name    string   `json:"name"`
+		Mode    string   `json:"mode"`
+		Members []string `json:"members"`
+		Keys    int      `json:"keys"`
+		Bytes   int64    `json:"bytes"`
+		Digest  string   `json:"digest"`
+		Voters  []string `json:"voters"`
+		Leader  string   `json:"leader"`
+	}{info.Name, info.Mode, append([]string{}, info.Members...), info.Keys, info.Bytes, info.Digest, voters, group.Leader}
+}
+
 func (s *Server) strongBackend() (StrongBackend, error) {
 	if s.strong == nil {
 		return nil, fmt.Errorf("%w: this node has no strong keyspaces", client.ErrNeedsStrong)
