@@ -1,0 +1,296 @@
+package heartbeat
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var background = context.Background()
+
+// pair is two coalescers; the second one is the node "b" of the first.
+func pair(t *testing.T) (a, b *Coalescer) {
+	t.Helper()
+	b = New(nil, nil)
+	a = New(func(_ context.Context, node string, body []byte) ([]byte, error) {
+		if node != "b" {
+			return nil, errors.New("no such node")
+		}
+		time.Sleep(time.Millisecond) // the way
+		return b.Serve(body)
+	}, nil)
+	return a, b
+}
+
+func open(t *testing.T, c *Coalescer, name string) *Line {
+	t.Helper()
+	l, err := c.Line(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// Heartbeats of one window go with one message, and each gets the answer of its group.
+func TestCoalesce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		defer a.Close()
+		defer b.Close()
+		var wg sync.WaitGroup
+		for i := range 50 {
+			name := fmt.Sprint("g", i)
+			from, to := open(t, a, name), open(t, b, name)
+			to.Handle(func(got Beat) (Answer, bool) {
+				if want := (Beat{Term: uint64(i), Leader: "a/1", Addr: "a"}); got != want {
+					t.Errorf("%s: got %+v, want %+v", name, got, want)
+				}
+				return Answer{OK: i%2 == 0, Term: uint64(i), Last: uint64(2 * i), Commit: uint64(3 * i)}, i%5 != 0
+			})
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+				begin := time.Now()
+				got, err := from.Send(background, "b", Beat{Term: uint64(i), Leader: "a/1", Addr: "a"})
+				if took := time.Since(begin); took > defaultWindow+time.Millisecond {
+					t.Errorf("%s took %v", name, took)
+				}
+				want := Answer{OK: i%2 == 0, Term: uint64(i), Last: uint64(2 * i), Commit: uint64(3 * i)}
+				if i%5 == 0 {
+					if !errors.Is(err, ErrUnanswered) {
+						t.Errorf("%s: got %v, want ErrUnanswered", name, err)
+					}
+				} else if err != nil || got != want {
+					t.Errorf("%s: got %+v, %v, want %+v", name, got, err, want)
+				}
+			})
+		}
+		wg.Wait()
+		if s := a.Stats(); s.Beats != 50 || s.Messages != 1 {
+			t.Errorf("got %+v, want 50 heartbeats with 1 message", s)
+		}
+	})
+}
+
+// Every way not to be answered ends Send.
+func TestUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		line := open(t, a, "g")
+		send := func(node string) error {
+			_, err := line.Send(background, node, Beat{Term: 1})
+			return err
+		}
+		if err := send("b"); !errors.Is(err, ErrUnanswered) {
+			t.Errorf("without the group: got %v, want ErrUnanswered", err)
+		}
+		there := open(t, b, "g")
+		if err := send("b"); !errors.Is(err, ErrUnanswered) {
+			t.Errorf("without a handler: got %v, want ErrUnanswered", err)
+		}
+		if err := send("c"); err == nil || errors.Is(err, ErrUnanswered) {
+			t.Errorf("without the node: got %v, want the error of the call", err)
+		}
+		there.Handle(func(Beat) (Answer, bool) { return Answer{}, true })
+		if err := send("b"); err != nil {
+			t.Error(err)
+		}
+		there.Close()
+		if err := send("b"); !errors.Is(err, ErrUnanswered) {
+			t.Errorf("after the other end closed: got %v, want ErrUnanswered", err)
+		}
+		ctx, cancel := context.WithTimeout(background, time.Millisecond)
+		defer cancel()
+		if _, err := line.Send(ctx, "b", Beat{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the deadline", err)
+		}
+		ended := make(chan error)
+		go func() { ended <- send("b") }()
+		synctest.Wait()
+		line.Close()
+		if err := <-ended; !errors.Is(err, ErrClosed) {
+			t.Errorf("closed meanwhile: got %v, want ErrClosed", err)
+		}
+		if _, err := a.Line("g"); err != nil {
+			t.Errorf("open again: %v", err)
+		}
+		if _, err := a.Line("g"); !errors.Is(err, ErrTaken) {
+			t.Errorf("open twice: got %v, want ErrTaken", err)
+		}
+		if _, err := a.Line(""); !errors.Is(err, ErrName) {
+			t.Errorf("without a name: got %v, want ErrName", err)
+		}
+		a.Close()
+		a.Close()
+		b.Close()
+		if err := send("b"); !errors.Is(err, ErrClosed) {
+			t.Errorf("after all: got %v, want ErrClosed", err)
+		}
+		if _, err := a.Line("h"); !errors.Is(err, ErrClosed) {
+			t.Errorf("line of a closed one: got %v, want ErrClosed", err)
+		}
+	})
+}
+
+// A call that hangs ends, and keeps no later one waiting.
+func TestCallHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		calls := 0
+		a := New(func(ctx context.Context, _ string, body []byte) ([]byte, error) {
+			mu.Lock()
+			calls++
+			first := calls == 1
+			mu.Unlock()
+			if first {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return appendAnswer([]byte{version}, Answer{}, true), nil
+		}, nil)
+		defer a.Close()
+		var wg sync.WaitGroup
+		begin := time.Now()
+		wg.Go(func() {
+			if _, err := open(t, a, "g").Send(background, "b", Beat{}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want the deadline", err)
+			}
+			if took := time.Since(begin); took != defaultWindow+defaultTimeout {
+				t.Errorf("it took %v", took)
+			}
+		})
+		time.Sleep(2 * defaultWindow)
+		if _, err := open(t, a, "h").Send(background, "b", Beat{}); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took != 3*defaultWindow {
+			t.Errorf("the later one ended after %v", took)
+		}
+		wg.Wait()
+	})
+}
+
+// Closing ends what waits for its window, and what is under way.
+func TestCloseMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := New(func(ctx context.Context, _ string, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }, nil)
+		var wg sync.WaitGroup
+		for i := range 10 {
+			line := open(t, a, fmt.Sprint("g", i))
+			wg.Go(func() {
+				time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+				if _, err := line.Send(background, "b", Beat{}); err == nil {
+					t.Error("it was answered")
+				}
+			})
+		}
+		time.Sleep(55 * time.Millisecond)
+		a.Close()
+		wg.Wait()
+	})
+}
+
+func genBeat(t *rapid.T) addressed {
+	names := rapid.SampledFrom([]string{"", "a", "b/1", "node-7"})
+	return addressed{names.Draw(t, "group"), Beat{Term: rapid.Uint64().Draw(t, "term"), Leader: names.Draw(t, "leader"), Addr: names.Draw(t, "addr")}}
+}
+
+func TestCodec(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		beats := rapid.SliceOfN(rapid.Custom(genBeat), 0, 5).Draw(t, "beats")
+		b := appendBeats(nil, beats)
+		got, err := decodeBeats(b)
+		if err != nil || len(got) != len(beats) || len(beats) > 0 && !reflect.DeepEqual(got, beats) {
+			t.Fatalf("got %+v, %v, want %+v", got, err, beats)
+		}
+		if _, err := decodeBeats(b[:rapid.IntRange(0, len(b)-1).Draw(t, "cut")]); err == nil {
+			t.Fatal("a part of it was taken")
+		}
+		want := make([]*Answer, rapid.IntRange(0, 5).Draw(t, "answers"))
+		answers := []byte{version}
+		for i := range want {
+			number := rapid.Uint64()
+			a := Answer{OK: rapid.Bool().Draw(t, "ok"), Term: number.Draw(t, "term"), Last: number.Draw(t, "last"), Commit: number.Draw(t, "commit")}
+			given := rapid.Bool().Draw(t, "given")
+			if answers = appendAnswer(answers, a, given); given {
+				want[i] = &a
+			}
+		}
+		back, err := decodeAnswers(answers, len(want))
+		if err != nil || !reflect.DeepEqual(back, want) {
+			t.Fatalf("got %+v, %v, want %+v", back, err, want)
+		}
+		for _, n := range []int{len(want) - 1, len(want) + 1} {
+			if _, err := decodeAnswers(answers, max(n, 0)); err == nil && n >= 0 {
+				t.Fatalf("%d answers were taken for %d", len(want), n)
+			}
+		}
+	})
+}
+
+// More than a message holds makes several.
+func TestManyBeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		defer a.Close()
+		defer b.Close()
+		var wg sync.WaitGroup
+		for i := range maxBeats + 1 {
+			name := fmt.Sprint("g", i)
+			open(t, b, name).Handle(func(Beat) (Answer, bool) { return Answer{OK: true}, true })
+			line := open(t, a, name)
+			wg.Go(func() {
+				if _, err := line.Send(background, "b", Beat{Term: 1}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if s := a.Stats(); s.Messages != 2 {
+			t.Errorf("got %+v, want 2 messages", s)
+		}
+	})
+}
+
+func FuzzDecodeBeats(f *testing.F) {
+	f.Add(appendBeats(nil, []addressed{{"g", Beat{1, "a/1", "a"}}, {"h", Beat{2, "a/1", "a"}}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		beats, err := decodeBeats(b)
+		if err != nil {
+			return
+		}
+		again, err := decodeBeats(appendBeats(nil, beats))
+		if err != nil || !reflect.DeepEqual(again, beats) {
+			t.Fatalf("got %+v, %v, want %+v", again, err, beats)
+		}
+	})
+}
+
+func FuzzDecodeAnswers(f *testing.F) {
+	f.Add(appendAnswer(appendAnswer([]byte{version}, Answer{true, 1, 2, 3}, true), Answer{}, false), 2)
+	f.Fuzz(func(t *testing.T, b []byte, n int) {
+		answers, err := decodeAnswers(b, min(max(n, 0), maxBeats))
+		if err != nil {
+			return
+		}
+		again := []byte{version}
+		for _, a := range answers {
+			if a == nil {
+				a = new(Answer)
+				again = appendAnswer(again, *a, false)
+			} else {
+				again = appendAnswer(again, *a, true)
+			}
+		}
+		if len(again) > len(b) || len(again) == len(b) && !bytes.Equal(again, b) {
+			t.Fatalf("got %x, want %x", again, b)
+		}
+	})
+}
