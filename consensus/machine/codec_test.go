@@ -23,6 +23,7 @@ func samples() []Command {
 		&Compact{7}, &SetQuota{1 << 40}, &Grant{1, MinTTL}, &Revoke{2}, &Expire{[]LeaseID{3, 4}},
 		&Acquire{"l", ClaimID{1, 2}, Place, 3, true, 4, []byte("v")}, &Release{"l", 5}, &Abort{"l", ClaimID{1, 2}}, &EndDelay{"l", 6}, &Proclaim{"l", 7, []byte("w")},
 		&DefinePool{Pool{"p", 1, 9}}, &RemovePool{"p"}, &Allocate{"p", 2, 4, true, 8, 1, "label"}, &Free{"p", 8, 9},
+		&Checkpoint{[]Left{{3, 500}, {4, 0}}},
 	}
 	var all []Command
 	for i, b := range bodies {
@@ -82,6 +83,7 @@ func TestBoundsOfCommands(t *testing.T) {
 	long := string(make([]byte, MaxKey+1))
 	for i, c := range []Command{
 		{Body: &Grant{1, MinTTL - 1}}, {Body: &Grant{1, MaxTTL + 1}}, {Body: &Grant{1 << 63, MinTTL}}, {Body: &Expire{}}, {Body: &Expire{make([]LeaseID, MaxExpired+1)}},
+		{Body: &Checkpoint{}}, {Body: &Checkpoint{make([]Left, MaxExpired+1)}}, {Body: &Checkpoint{[]Left{{1, MaxTTL + 1}}}},
 		{Body: &Acquire{Name: "l", Mode: Exclusive, Places: 1}}, {Body: &Acquire{Name: "l", Mode: Place}}, {Body: &Acquire{Name: "l"}},
 		{Body: &Acquire{Name: "l", Mode: Place + 1}}, {Body: &Acquire{Mode: Exclusive}}, {Body: &Acquire{Name: "l", Mode: Exclusive, Delay: MaxTTL + 1}},
 		{Body: &DefinePool{Pool{"p", 2, 1}}}, {Body: &Allocate{Pool: "p"}}, {Body: &Allocate{Pool: "p", Size: 1, Label: long}}, {Body: &RemovePool{long}},
@@ -111,6 +113,7 @@ func full(t tb) *Machine {
 	r.must(&Allocate{Pool: "p", Size: 4, Align: 4, Session: 2, Label: "x"})
 	r.must(&Allocate{Pool: "p", Size: 1})
 	r.must(&Expire{[]LeaseID{1}})
+	r.must(&Checkpoint{[]Left{{2, 700}}})
 	r.swap()
 	return r.m
 }
@@ -232,6 +235,7 @@ func TestDigestSeesEverything(t *testing.T) {
 	for i, b := range []Body{
 		&Compact{1}, &Compact{5}, puts("a"), puts("b"), &SetQuota{5}, &Grant{5, MinTTL}, &Revoke{2}, &Acquire{Name: "z", Claim: ClaimID{2, 5}, Mode: Shared},
 		&Acquire{Name: "z", Claim: ClaimID{2, 5}, Mode: Exclusive}, &DefinePool{Pool{"p", 4, 50}}, &Allocate{Pool: "p", Size: 1}, &Allocate{Pool: "p", Size: 1, Label: "y"},
+		&Checkpoint{[]Left{{2, 0}}}, &Checkpoint{[]Left{{2, 1}}},
 	} {
 		next := restored(t, m.View())
 		next.Apply(index, encode(t, Command{Body: b}))
@@ -317,7 +321,7 @@ func TestReplicasAgree(t *testing.T) {
 				c.Request = Request{pick(t, "client", "c", "d"), rapid.Uint64Range(1, 6).Draw(t, "number"), rapid.Uint64Range(0, 3).Draw(t, "floor"), rapid.Uint64Range(0, 9).Draw(t, "since")}
 			}
 			id, token := LeaseID(rapid.IntRange(1, 3).Draw(t, "lease")), Token(rapid.Uint64Range(0, 9).Draw(t, "token"))
-			c.Body = pick[Body](t, "body", &Grant{id, MinTTL}, &Revoke{id}, &Expire{[]LeaseID{id, 2}}, &Compact{Revision(token)},
+			c.Body = pick[Body](t, "body", &Grant{id, MinTTL}, &Revoke{id}, &Expire{[]LeaseID{id, 2}}, &Checkpoint{[]Left{{id, uint64(token)}}}, &Compact{Revision(token)},
 				&Acquire{Name: "l", Claim: ClaimID{id, 1}, Mode: Exclusive, Delay: uint64(token) % 2}, &Acquire{Name: "l", Claim: ClaimID{id, 2}, Mode: Shared},
 				&Release{"l", token}, &EndDelay{"l", token}, &DefinePool{Pool{"p", 0, uint64(token)}}, &Allocate{Pool: "p", Size: 1, Session: id}, &Free{"p", 0, token},
 				bk.genTxn(t, 1), bk.genTxn(t, 1), bk.genTxn(t, 1))

@@ -12,7 +12,7 @@ type Command struct {
 	Wall int64
 	// Request makes the command take effect once. Zero: each time it is applied.
 	Request Request
-	// Body is what to do: a Txn, Compact, SetQuota, Grant, Revoke, Expire, Acquire,
+	// Body is what to do: a Txn, Compact, SetQuota, Grant, Revoke, Expire, Checkpoint, Acquire,
 	// Release, Abort, EndDelay, Proclaim, DefinePool, RemovePool, Allocate or Free.
 	Body Body
 }
@@ -45,6 +45,7 @@ const (
 	kindRemovePool
 	kindAllocate
 	kindFree
+	kindCheckpoint
 )
 
 func newBody(k kind) Body {
@@ -79,6 +80,8 @@ func newBody(k kind) Body {
 		return &Allocate{}
 	case kindFree:
 		return &Free{}
+	case kindCheckpoint:
+		return &Checkpoint{}
 	}
 	return nil
 }

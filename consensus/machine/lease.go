@@ -4,10 +4,13 @@ import "slices"
 
 // A Lease is what keys, claims to locks and allocations can be bound to; they end with
 // it. A client's session is a lease. How long it has to live is known to the leader,
-// who hears the keep-alives and proposes Expire. It must not be modified.
+// who hears the keep-alives and proposes Expire and Checkpoint. It must not be modified.
 type Lease struct {
 	ID  LeaseID
 	TTL uint64 // milliseconds, MinTTL to MaxTTL
+	// Left is what a leader that takes over gives the lease to live, in milliseconds up to
+	// TTL. 0: its TTL.
+	Left uint64
 }
 
 // An attachment binds a live key to a lease.
@@ -136,6 +139,46 @@ func (x *Expire) apply(m *Machine, res *Result) {
 	slices.Sort(ids)
 	ids = slices.DeleteFunc(slices.Compact(ids), func(id LeaseID) bool { return m.lease(id) == nil })
 	m.endLeases(ids, true, res)
+}
+
+// Checkpoint sets what is left of leases, 1 to MaxExpired of them, for the next leader:
+// it would otherwise give one that is silent its TTL again. Leases that have ended are
+// passed over; of one that is named twice the last counts.
+type Checkpoint struct {
+	Leases []Left
+}
+
+// Left is what is left of a lease, in milliseconds: at most its TTL, which stands for
+// all that is above. 0: it is heard of, and the next leader gives it its TTL.
+type Left struct {
+	ID   LeaseID
+	Left uint64
+}
+
+func (*Checkpoint) kind() kind { return kindCheckpoint }
+
+func (c *Checkpoint) write(w writer) {
+	w.ArrayLen(len(c.Leases))
+	for _, l := range c.Leases {
+		w.fields(2, uint64(l.ID), l.Left)
+	}
+}
+
+func (c *Checkpoint) read(r *reader) {
+	n := r.array(MaxExpired)
+	r.check(n > 0)
+	for range n {
+		r.fields(2)
+		c.Leases = append(c.Leases, Left{ID: LeaseID(r.uint()), Left: r.upTo(MaxTTL)})
+	}
+}
+
+func (c *Checkpoint) apply(m *Machine, _ *Result) {
+	for _, set := range c.Leases {
+		if l := m.lease(set.ID); l != nil {
+			m.leases.Set(&Lease{ID: l.ID, TTL: l.TTL, Left: min(set.Left, l.TTL)})
+		}
+	}
 }
 
 // endLeases ends leases that exist, with all that is bound to them.

@@ -10,7 +10,7 @@ import (
 // An estate is the dumb model of leases and pools: the owner of every integer, and the
 // lease of every key.
 type estate struct {
-	leases map[LeaseID]uint64
+	leases map[LeaseID]Lease
 	keys   map[string]LeaseID
 	pools  map[string]*estatePool
 	token  Token
@@ -71,7 +71,7 @@ func (es *estate) end(id LeaseID) (keys int) {
 func TestLeasesAndPoolsEqualModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := newRig(t)
-		es := &estate{leases: map[LeaseID]uint64{}, keys: map[string]LeaseID{}, pools: map[string]*estatePool{}}
+		es := &estate{leases: map[LeaseID]Lease{}, keys: map[string]LeaseID{}, pools: map[string]*estatePool{}}
 		check := func(res Result, want error) {
 			t.Helper()
 			if res.Err != want {
@@ -83,14 +83,14 @@ func TestLeasesAndPoolsEqualModel(t *testing.T) {
 			_, live := es.leases[id]
 			name := pick(t, "pool", "p", "q")
 			p := es.pools[name]
-			switch rapid.IntRange(0, 11).Draw(t, "command") {
+			switch rapid.IntRange(0, 12).Draw(t, "command") {
 			case 0:
 				ttl := pick[uint64](t, "ttl", MinTTL, MaxTTL)
 				if res := r.apply(&Grant{ID: id, TTL: ttl}); live {
 					check(res, ErrLeaseExists)
 				} else {
 					check(res, nil)
-					es.leases[id] = ttl
+					es.leases[id] = Lease{ID: id, TTL: ttl}
 				}
 			case 1:
 				if res := r.apply(&Revoke{id}); !live {
@@ -180,6 +180,21 @@ func TestLeasesAndPoolsEqualModel(t *testing.T) {
 				}
 			case 11:
 				r.swap()
+			case 12:
+				c := &Checkpoint{}
+				for range rapid.IntRange(1, 3).Draw(t, "checkpoints") {
+					set := Left{LeaseID(rapid.IntRange(1, 3).Draw(t, "checkpoint")), pick[uint64](t, "left", 0, 1, MinTTL, MinTTL+1, MaxTTL)}
+					c.Leases = append(c.Leases, set)
+					if l, ok := es.leases[set.ID]; ok {
+						if l.Left = set.Left; l.Left > l.TTL {
+							l.Left = l.TTL
+						}
+						es.leases[set.ID] = l
+					}
+				}
+				if check(r.apply(c), nil); rapid.Bool().Draw(t, "restore") {
+					r.swap()
+				}
 			}
 			es.checkReads(t, r.m.View())
 			es.checkReads(t, r.twin.View())
@@ -190,9 +205,9 @@ func TestLeasesAndPoolsEqualModel(t *testing.T) {
 
 func (es *estate) checkReads(t *rapid.T, v *View) {
 	t.Helper()
-	leases := map[LeaseID]uint64{}
+	leases := map[LeaseID]Lease{}
 	v.Leases(func(l *Lease) bool {
-		leases[l.ID] = l.TTL
+		leases[l.ID] = *l
 		return true
 	})
 	if !reflect.DeepEqual(leases, es.leases) {

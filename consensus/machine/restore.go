@@ -132,8 +132,12 @@ func (rs *restorer) record(r *reader) {
 		rs.entry(r, e)
 	case k == recordChange && n == 6:
 		rs.change(r)
-	case k == recordLease && n == 3:
-		add(r, rs.leases, &Lease{LeaseID(r.uint()), r.uint()})
+	case k == recordLease && (n == 3 || n == 4):
+		l := &Lease{ID: LeaseID(r.uint()), TTL: r.uint()}
+		if n == 4 {
+			l.Left = r.upTo(l.TTL)
+		}
+		add(r, rs.leases, l)
 		rs.bytes += leaseCost
 	case k == recordClaim && n == 11:
 		rs.claim(r)

@@ -118,7 +118,11 @@ func (s *state) writeRecords(st *streamer) {
 		return st.flush()
 	})
 	s.leases.Scan(func(l *Lease) bool {
-		st.fields(3, uint64(recordLease), uint64(l.ID), l.TTL)
+		if l.Left == 0 { // the usual one
+			st.fields(3, uint64(recordLease), uint64(l.ID), l.TTL)
+		} else {
+			st.fields(4, uint64(recordLease), uint64(l.ID), l.TTL, l.Left)
+		}
 		return st.flush()
 	})
 	for _, t := range [...]*tree[*claim]{s.held, s.queued} {
