@@ -44,12 +44,12 @@ type system struct {
 }
 
 var systems = []system{
-	{"shared", func(dir string) (logstore.Engine, func(uint64) uint64, error) {
-		e, err := logstore.Open(filepath.Join(dir, "raft.db"), nil)
+	{"journal", func(dir string) (logstore.Engine, func(uint64) uint64, error) {
+		e, err := logstore.Open(filepath.Join(dir, "raft-log"), nil)
 		if err != nil {
 			return nil, nil, err
 		}
-		return sharedEngine{e}, func(uint64) uint64 { return 2 * e.Stats().Commits }, nil
+		return journal{e}, func(uint64) uint64 { return e.Stats().Commits }, nil
 	}},
 	{"raft-boltdb", func(dir string) (logstore.Engine, func(uint64) uint64, error) {
 		e, err := logstore.OpenEngine(logstore.BoltDB, dir, nil)
@@ -60,10 +60,12 @@ var systems = []system{
 	}},
 }
 
-// sharedEngine is a Store whose commits can be counted.
-type sharedEngine struct{ *logstore.Store }
+// journal is a Store whose commits can be counted.
+type journal struct{ *logstore.Store }
 
-func (s sharedEngine) Group(name string) (logstore.Log, error) { return s.Store.Group(name) }
+func (j journal) Group(name string) (logstore.Log, error) { return j.Store.Group(name) }
+
+func (j journal) Remove(_ context.Context, name string) error { return j.Store.Remove(name) }
 
 // walEngine is a raft-wal for each group.
 type walEngine struct {

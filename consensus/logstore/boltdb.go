@@ -8,10 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"github.com/meshkv/meshkv/storage"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // boltFiles is the engine of the kind BoltDB.
@@ -45,6 +48,29 @@ func openBoltDB(dir string, o *Options) *boltFiles {
 		b.entries = o.CacheEntries
 	}
 	return b
+}
+
+// options of the files. Freed pages are not synced: after the deletion of many
+// entries their list would be rewritten with every commit.
+func options() *bolt.Options {
+	return &bolt.Options{
+		Timeout:        time.Second,
+		NoFreelistSync: true,
+		FreelistType:   bolt.FreelistMapType,
+		NoStatistics:   true,
+	}
+}
+
+func openError(path string, err error) error {
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return fmt.Errorf("%s is %w", path, storage.ErrLocked)
+	}
+	for _, damage := range []error{bolterrors.ErrInvalid, bolterrors.ErrVersionMismatch, bolterrors.ErrChecksum} {
+		if errors.Is(err, damage) {
+			return &storage.DamageError{File: path, Reason: err.Error(), Cause: err}
+		}
+	}
+	return fmt.Errorf("open %s: %w", path, err)
 }
 
 func (b *boltFiles) path(name string) string {

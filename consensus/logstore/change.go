@@ -1,159 +1,129 @@
 package logstore
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 
 	"github.com/hashicorp/raft"
 	"github.com/meshkv/meshkv/storage"
-	bolt "go.etcd.io/bbolt"
 )
 
 // A change is what one call asks the writer for.
 type change interface {
-	// apply writes into the transaction. If the error is refused, nothing was
-	// written, and it concerns this change alone.
+	// apply adds its records to the transaction. If it returns an error, it has
+	// added nothing, and the error concerns this change alone.
 	apply(t *transaction) error
 	// publish shows readers what was committed.
-	publish()
-	// size is about how many bytes apply writes.
-	size() int
+	publish(t *transaction)
+	// size is how many bytes apply adds at most.
+	size() int64
 }
-
-// A refused error tells that a change was not made, while others may be.
-type refused struct{ error }
-
-func (r refused) Unwrap() error { return r.error }
-
-func refuse(format string, args ...any) error { return refused{fmt.Errorf(format, args...)} }
 
 // A transaction is one commit in the making.
 type transaction struct {
-	meta, groups, logs, removed *bolt.Bucket
+	store   *Store
+	segment uint32 // where the frame will be
+	offset  int64
+	frame   []byte // room for a head, and the records so far
+}
 
-	known map[string]*Group // of the store
-	dirty map[*Group]struct{}
-	trims []*trimming
-	wrote bool // something, besides the records of dirty groups
+func (t *transaction) add(r record) { t.frame = appendRecord(t.frame, r) }
+
+// here is the place of a value of n bytes that is at the given offset of the frame.
+func (t *transaction) here(offset, n int) place {
+	return place{t.segment, uint32(t.offset + int64(offset)), uint32(n)}
 }
 
 // appending is StoreLogs.
 type appending struct {
 	group  *Group
 	logs   []*raft.Log
-	keys   []byte // one after the other
-	values []byte // likewise
+	record []byte // encoded by the caller, so that the groups do it in parallel
+	offset int    // of record in the frame
 	after  span
 }
 
-func (c *appending) size() int { return len(c.keys) + len(c.values) }
+func (c *appending) size() int64 { return int64(len(c.record)) }
 
 func (c *appending) apply(t *transaction) error {
 	held := &c.group.next.held
 	first := c.logs[0].Index
 	switch {
 	case c.group.gone:
-		return refused{ErrRemoved}
+		return ErrRemoved
 	case held.last != 0 && first != held.last+1:
-		return refuse("%w: entry %d after %d", storage.ErrInvalid, first, held.last)
+		return fmt.Errorf("%w: entry %d after %d", storage.ErrInvalid, first, held.last)
 	}
-	keys, values := c.keys, c.values
-	for _, log := range c.logs {
-		n := entrySize(log)
-		if err := t.logs.Put(keys[:entryKeyBytes:entryKeyBytes], values[:n:n]); err != nil {
-			return fmt.Errorf("put entry %d: %w", log.Index, err)
-		}
-		keys, values = keys[entryKeyBytes:], values[n:]
-		held.last = log.Index
-	}
+	c.offset = len(t.frame)
+	t.frame = append(t.frame, c.record...)
 	if held.first == 0 {
 		held.first = first
 	}
+	held.last = c.logs[len(c.logs)-1].Index
 	c.after = *held
-	t.dirty[c.group] = struct{}{}
 	return nil
 }
 
-func (c *appending) publish() {
+func (c *appending) publish(t *transaction) {
 	g := c.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held = c.after
+	at := c.offset + runHeadBytes + lengthBytes
 	for _, log := range c.logs {
+		n := entrySize(log)
+		g.places = append(g.places, t.here(at, n))
+		at += n + lengthBytes
 		g.newest.add(log)
 	}
+	t.store.current.live.Add(int64(len(c.record) - runHeadBytes))
 }
 
-// trimming is one step of DeleteRange.
+// trimming is DeleteRange.
 type trimming struct {
 	group    *Group
 	from, to uint64
-	more     bool // entries of the range are left
 	after    span
 }
 
-func (c *trimming) size() int { return trimStep * entryKeyBytes }
+func (c *trimming) size() int64 { return 1 + 4 + 2*8 }
 
 func (c *trimming) apply(t *transaction) error {
 	if c.group.gone {
-		return refused{ErrRemoved}
+		return ErrRemoved
 	}
 	held := &c.group.next.held
 	c.after = *held
 	from, to := max(c.from, held.first), min(c.to, held.last)
-	if *held == (span{}) || from > to {
+	switch {
+	case *held == span{} || from > to:
 		return nil
-	}
-	atFront := from == held.first
-	if !atFront && to != held.last {
-		return refuse("%w: deleting the entries %d to %d would leave a hole in %d to %d",
+	case from == held.first && to == held.last:
+		c.after = span{}
+	case from == held.first:
+		c.after.first = to + 1
+	case to == held.last:
+		c.after.last = from - 1
+	default:
+		return fmt.Errorf("%w: deleting the entries %d to %d would leave a hole in %d to %d",
 			storage.ErrInvalid, c.from, c.to, held.first, held.last)
 	}
-	for range trimStep {
-		index := held.last
-		if atFront {
-			index = held.first
-		}
-		if err := t.logs.Delete(entryID{c.group.next.number, index}.appendKey(nil)); err != nil {
-			return fmt.Errorf("delete entry %d: %w", index, err)
-		}
-		if atFront {
-			held.first++
-			from++
-		} else {
-			held.last--
-			to--
-		}
-		if from > to {
-			break
-		}
-	}
-	if held.first > held.last {
-		*held = span{}
-	}
-	c.more, c.after = from <= to, *held
-	t.trims = append(t.trims, c)
-	t.dirty[c.group] = struct{}{}
+	*held = c.after
+	t.add(record{kind: recordSpan, number: c.group.next.number, held: c.after})
 	return nil
 }
 
-// hide is called before the commit: else a reader who still sees an entry could
-// find it missing in the file, and take that for damage.
-func (c *trimming) hide() {
+func (c *trimming) publish(t *transaction) {
 	g := c.group
+	var released places
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.held = g.held.both(c.after)
-	g.newest.keep(g.held)
-}
-
-func (c *trimming) publish() {
-	g := c.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.held = c.after // with what the same commit had appended before
-	g.newest.keep(g.held)
+	if g.held != c.after {
+		g.places, released = g.places.cut(g.held, c.after)
+		g.held = c.after
+		g.newest.keep(g.held)
+	}
+	g.mu.Unlock()
+	t.store.release(released)
 }
 
 // setting is Set.
@@ -164,24 +134,24 @@ type setting struct {
 	after map[string][]byte
 }
 
-func (c *setting) size() int { return len(c.key) + len(c.value) }
+func (c *setting) size() int64 { return int64(1 + 4 + pairHeadBytes + len(c.key) + len(c.value)) }
 
 func (c *setting) apply(t *transaction) error {
 	next := &c.group.next
 	if c.group.gone {
-		return refused{ErrRemoved}
+		return ErrRemoved
 	}
 	if _, known := next.stable[c.key]; !known && len(next.stable) == maxStableKeys {
-		return refuse("%w: more than %d stable keys", storage.ErrInvalid, maxStableKeys)
+		return fmt.Errorf("%w: more than %d stable keys", storage.ErrInvalid, maxStableKeys)
 	}
 	next.stable = maps.Clone(next.stable) // readers have the old one
 	next.stable[c.key] = c.value
 	c.after = next.stable
-	t.dirty[c.group] = struct{}{}
+	t.add(record{kind: recordSet, number: next.number, key: c.key, value: c.value})
 	return nil
 }
 
-func (c *setting) publish() {
+func (c *setting) publish(*transaction) {
 	c.group.mu.Lock()
 	defer c.group.mu.Unlock()
 	c.group.stable = c.after
@@ -189,96 +159,130 @@ func (c *setting) publish() {
 
 // adopting is Store.Group: it makes the group if there is none.
 type adopting struct {
-	store *Store
 	name  string
 	group *Group // the result
 }
 
-func (c *adopting) size() int { return len(c.name) }
+func (c *adopting) size() int64 { return int64(1 + 4 + 1 + len(c.name)) }
 
 func (c *adopting) apply(t *transaction) error {
-	if c.group = t.known[c.name]; c.group != nil {
+	s := t.store
+	if c.group = s.known[c.name]; c.group != nil {
 		return nil
 	}
-	if len(t.known) == maxGroups {
-		return refuse("%w: more than %d groups", storage.ErrInvalid, maxGroups)
+	if len(s.known) == maxGroups {
+		return fmt.Errorf("%w: more than %d groups", storage.ErrInvalid, maxGroups)
 	}
-	number, err := readNext(t.meta)
-	if err != nil {
-		return err
-	}
-	if err := putNext(t.meta, number+1); err != nil {
-		return err
-	}
-	c.group = c.store.newGroup(c.name, record{number: number, stable: map[string][]byte{}})
-	t.known[c.name] = c.group
-	t.dirty[c.group] = struct{}{}
+	c.group = s.newGroup(groupState{number: s.next, name: c.name, stable: map[string][]byte{}})
+	s.next++
+	s.known[c.name] = c.group
+	t.add(record{kind: recordAdopt, number: c.group.next.number, name: c.name})
 	return nil
 }
 
-func (c *adopting) publish() {}
+func (c *adopting) publish(t *transaction) {
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	if !c.group.gone { // by the same commit
+		t.store.numbers[c.group.next.number] = c.group
+	}
+}
 
-// retiring is the first step of Store.Remove: the group is gone at once.
+// retiring is Store.Remove.
 type retiring struct {
 	name  string
 	group *Group // nil if there is none
 }
 
-func (c *retiring) size() int { return len(c.name) }
+func (c *retiring) size() int64 { return 1 + 4 }
 
 func (c *retiring) apply(t *transaction) error {
-	if c.group = t.known[c.name]; c.group == nil {
+	if c.group = t.store.known[c.name]; c.group == nil {
 		return nil
 	}
-	delete(t.known, c.name)
-	delete(t.dirty, c.group)
-	c.group.gone, t.wrote = true, true
-	if err := t.groups.Delete([]byte(c.name)); err != nil {
-		return fmt.Errorf("delete group: %w", err)
-	}
-	return t.removed.Put(numberKey(c.group.next.number), nil)
+	delete(t.store.known, c.name)
+	c.group.gone = true
+	t.add(record{kind: recordRetire, number: c.group.next.number})
+	return nil
 }
 
-func (c *retiring) publish() {
+func (c *retiring) publish(t *transaction) {
 	g := c.group
 	if g == nil {
 		return
 	}
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.removed, g.held, g.stable = true, span{}, nil
+	released := g.places
+	g.removed, g.held, g.stable, g.places = true, span{}, nil, nil
 	g.newest.keep(span{})
+	g.mu.Unlock()
+	t.store.release(released)
+	t.store.mu.Lock()
+	defer t.store.mu.Unlock()
+	delete(t.store.numbers, g.next.number)
 }
 
-// sweeping is a later step of Store.Remove: some of the entries of a removed group
-// are deleted.
-type sweeping struct {
-	number uint32
-	more   bool
+// moving copies entries out of a segment that is about to be removed. It must be
+// the first change of its transaction, when what readers see is what there is.
+type moving struct {
+	entries []movedEntry
+	bytes   int64 // of their values, with their lengths
 }
 
-func (c *sweeping) size() int { return trimStep * entryKeyBytes }
+// A movedEntry is an entry in both of its places.
+type movedEntry struct {
+	group *Group
+	index uint64
+	value []byte
+	from  place
+	to    place // zero if it was not moved: it was deleted meanwhile
+}
 
-func (c *sweeping) apply(t *transaction) error {
-	t.wrote = true
-	var keys [][]byte
-	cursor := t.logs.Cursor()
-	for k, _ := cursor.Seek(numberKey(c.number)); k != nil && binary.BigEndian.Uint32(k) == c.number; k, _ = cursor.Next() {
-		if len(keys) == trimStep {
-			c.more = true
-			break
+func (c *moving) add(e movedEntry) {
+	c.entries = append(c.entries, e)
+	c.bytes += e.from.bytes()
+}
+
+func (c *moving) size() int64 { return c.bytes + int64(len(c.entries))*runHeadBytes }
+
+func (c *moving) apply(t *transaction) error {
+	for rest := c.entries; len(rest) > 0; {
+		// As many as are in one record: one group's, whose indexes follow each other.
+		g, first := rest[0].group, rest[0].index
+		var values [][]byte
+		at := len(t.frame) + runHeadBytes
+		for len(rest) > 0 {
+			e := &rest[0]
+			if e.group != g || e.index != first+uint64(len(values)) || !g.holds(e.index, e.from) {
+				break
+			}
+			e.to = t.here(at+lengthBytes, len(e.value))
+			values = append(values, e.value)
+			at += lengthBytes + len(e.value)
+			rest = rest[1:]
 		}
-		keys = append(keys, k)
-	}
-	for _, k := range keys {
-		if err := t.logs.Delete(k); err != nil {
-			return fmt.Errorf("delete entry of a removed group: %w", err)
+		if len(values) == 0 {
+			rest = rest[1:]
+			continue
 		}
+		t.add(record{kind: recordMove, number: g.next.number, first: first, values: values})
 	}
-	if c.more {
-		return nil
-	}
-	return t.removed.Delete(numberKey(c.number))
+	return nil
 }
 
-func (c *sweeping) publish() {}
+func (c *moving) publish(t *transaction) {
+	var released places
+	for i := range c.entries {
+		e := &c.entries[i]
+		if e.to == (place{}) {
+			continue
+		}
+		e.group.mu.Lock()
+		e.group.places[e.index-e.group.held.first] = e.to
+		e.group.mu.Unlock()
+		released = append(released, e.from)
+		t.store.current.live.Add(e.to.bytes())
+		t.store.moved.Add(uint64(e.to.bytes()))
+	}
+	t.store.release(released)
+}

@@ -29,39 +29,41 @@ type Engine interface {
 // must not change while it has groups: each has its own files.
 type Kind string
 
-// The kinds of engines; ADR 14 compares them.
+// The kinds of engines; ADR 15 compares them.
 const (
-	// Shared is a Store, in raft.db. The default.
-	Shared Kind = "shared"
+	// Journal is a Store, in the directory raft-log. The default.
+	Journal Kind = "journal"
 	// BoltDB is a raft-boltdb file for each group. It does not verify what it
 	// reads, and goes on after a failed fsync.
 	BoltDB Kind = "boltdb"
 )
 
 // OpenEngine opens the engine of that kind in dir, which must exist. An empty kind
-// is Shared; for one that is not known the error matches storage.ErrInvalid. Of
+// is Journal; for one that is not known the error matches storage.ErrInvalid. Of
 // o, BoltDB knows CacheEntries alone.
 func OpenEngine(kind Kind, dir string, o *Options) (Engine, error) {
 	switch kind {
-	case "", Shared:
-		s, err := Open(filepath.Join(dir, "raft.db"), o)
+	case "", Journal:
+		s, err := Open(filepath.Join(dir, "raft-log"), o)
 		if err != nil {
 			return nil, err
 		}
-		return shared{s}, nil
+		return journal{s}, nil
 	case BoltDB:
 		return openBoltDB(dir, o), nil
 	}
-	return nil, fmt.Errorf("%w: log store %q is neither %q nor %q", storage.ErrInvalid, kind, Shared, BoltDB)
+	return nil, fmt.Errorf("%w: log store %q is neither %q nor %q", storage.ErrInvalid, kind, Journal, BoltDB)
 }
 
-// shared is a Store as an Engine.
-type shared struct{ *Store }
+// journal is a Store as an Engine.
+type journal struct{ *Store }
 
-func (s shared) Group(name string) (Log, error) {
-	g, err := s.Store.Group(name)
+func (j journal) Group(name string) (Log, error) {
+	g, err := j.Store.Group(name)
 	if err != nil {
 		return nil, err
 	}
 	return g, nil
 }
+
+func (j journal) Remove(_ context.Context, name string) error { return j.Store.Remove(name) }

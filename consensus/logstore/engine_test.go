@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -14,9 +13,9 @@ import (
 
 // Every kind of engine keeps what Raft gives it, group by group.
 func TestEngines(t *testing.T) {
-	for _, kind := range []logstore.Kind{"", logstore.Shared, logstore.BoltDB} {
+	for _, kind := range []logstore.Kind{"", logstore.Journal, logstore.BoltDB} {
 		t.Run(string(kind), func(t *testing.T) {
-			dir := filepath.Dir(newPath(t))
+			dir := newDir(t)
 			ctx := context.Background()
 			openEngine := func() logstore.Engine {
 				e, err := logstore.OpenEngine(kind, dir, &logstore.Options{CacheEntries: 2})

@@ -11,12 +11,11 @@ import (
 )
 
 const (
-	entryVersion    = 1
-	entryKeyBytes   = 4 + 8
-	entryHeadBytes  = 4 + 1 + 1 + 8 + 8 + 4
-	maxEntryBytes   = 16 << 20
-	checksumBytes   = 4
-	entryBodyOffset = checksumBytes
+	entryVersion   = 1
+	entryKeyBytes  = 4 + 8
+	entryHeadBytes = 4 + 1 + 1 + 8 + 8 + 4
+	maxEntryBytes  = 16 << 20
+	checksumBytes  = 4
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -30,14 +29,6 @@ type entryID struct {
 func (id entryID) appendKey(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, id.group)
 	return binary.BigEndian.AppendUint64(b, id.index)
-}
-
-// keyID is the place that key stands for; ok says that it is a key at all.
-func keyID(key []byte) (id entryID, ok bool) {
-	if len(key) != entryKeyBytes {
-		return entryID{}, false
-	}
-	return entryID{binary.BigEndian.Uint32(key), binary.BigEndian.Uint64(key[4:])}, true
 }
 
 // checksum covers the key, so that the same bytes at another place are invalid.
@@ -55,9 +46,10 @@ func unstamp(key, value []byte) (body []byte, ok bool) {
 
 func entrySize(log *raft.Log) int { return entryHeadBytes + len(log.Extensions) + len(log.Data) }
 
-// appendEntry appends the stored value of log, which is at key, to b. Times of
+// appendEntry appends the stored value of log, the entry of id, to b. Times of
 // append outside the years 1678 to 2262 are not kept.
-func appendEntry(b, key []byte, log *raft.Log) []byte {
+func appendEntry(b []byte, id entryID, log *raft.Log) []byte {
+	var key [entryKeyBytes]byte
 	start := len(b)
 	b = append(b, 0, 0, 0, 0, entryVersion, byte(log.Type))
 	b = binary.LittleEndian.AppendUint64(b, log.Term)
@@ -69,7 +61,7 @@ func appendEntry(b, key []byte, log *raft.Log) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(log.Extensions)))
 	b = append(b, log.Extensions...)
 	b = append(b, log.Data...)
-	binary.LittleEndian.PutUint32(b[start:], checksum(key, b[start+entryBodyOffset:]))
+	binary.LittleEndian.PutUint32(b[start:], checksum(id.appendKey(key[:0]), b[start+checksumBytes:]))
 	return b
 }
 

@@ -1,7 +1,6 @@
 package logstore
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -9,12 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/meshkv/meshkv/storage"
-	bolt "go.etcd.io/bbolt"
 )
-
-// trimStep is how many entries one transaction deletes: a long log does not keep
-// other groups waiting.
-const trimStep = 1024
 
 // A Group is the log and the stable values of one Raft group. It is a
 // raft.LogStore whose indexes have no gaps (IsMonotonic), and a raft.StableStore.
@@ -23,15 +17,16 @@ const trimStep = 1024
 // storage.ErrFailed the outcome of a write is unknown.
 type Group struct {
 	store *Store
-	name  string
 
-	// next is what the group becomes with the transaction that is being made, and
-	// gone says that it is removed with it. Only the writer touches them.
-	next record
+	// next is what the group becomes with the commit that is being made, and gone
+	// says that it is removed with it. Only the writer touches them; the number and
+	// the name never change.
+	next groupState
 	gone bool
 
-	mu      sync.RWMutex // protects the fields below, what is committed
+	mu      sync.RWMutex // protects the fields below, what is committed; Store.mu is locked before it
 	held    span
+	places  places            // of the entries of held
 	stable  map[string][]byte // replaced, never changed
 	newest  newest
 	removed bool
@@ -78,35 +73,56 @@ func (g *Group) GetLog(index uint64, log *raft.Log) error {
 		return err
 	}
 	g.mu.RLock()
-	removed, held, cached := g.removed, g.held.contains(index), g.newest.get(index, log)
+	cached := !g.removed && g.newest.get(index, log)
 	g.mu.RUnlock()
-	switch {
-	case removed:
-		return ErrRemoved
-	case cached:
+	if cached {
 		return nil
-	case !held:
-		return raft.ErrLogNotFound
 	}
-	id := entryID{g.next.number, index} // the number never changes
-	var value []byte
-	err := g.store.view(func(tx *bolt.Tx) error {
-		value = slices.Clone(tx.Bucket(bucketLogs).Get(id.appendKey(nil)))
-		return nil
-	})
+	// A place is good as long as its segment stays, which is while s.mu is locked.
+	// An entry that is moved has its new place before the old one goes.
+	s := g.store
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p, err := g.place(index)
 	if err != nil {
 		return err
 	}
-	if value == nil {
-		if held, err := g.span(); err != nil || !held.contains(index) { // deleted meanwhile
-			return cmp.Or(err, raft.ErrLogNotFound)
-		}
-		return g.store.damage(fmt.Sprintf("group %q: entry %d is missing", g.name, index))
+	seg := s.segment(p.segment)
+	if seg == nil {
+		return storage.ErrClosed
 	}
-	if err := decodeEntry(id, value, log); err != nil {
-		return g.store.damage(fmt.Sprintf("group %q: entry %d %v", g.name, index, err))
+	value := make([]byte, p.length)
+	if _, err := seg.file.ReadAt(value, int64(p.offset)); err != nil {
+		return fmt.Errorf("read entry %d: %w", index, err)
+	}
+	if err := decodeEntry(entryID{g.next.number, index}, value, log); err != nil {
+		return seg.damage("group %q: entry %d %v", g.next.name, index, err)
 	}
 	return nil
+}
+
+// place is where the entry at index is.
+func (g *Group) place(index uint64) (place, error) {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	switch {
+	case g.removed:
+		return place{}, ErrRemoved
+	case !g.held.contains(index):
+		return place{}, raft.ErrLogNotFound
+	}
+	return g.places[index-g.held.first], nil
+}
+
+// lives reports whether the entry at index is at p.
+func (g *Group) lives(index uint64, p place) bool {
+	at, err := g.place(index)
+	return err == nil && at == p
+}
+
+// holds is lives for the writer, before the first change of a commit.
+func (g *Group) holds(index uint64, p place) bool {
+	return !g.gone && g.next.held.contains(index) && g.places[index-g.next.held.first] == p
 }
 
 // StoreLog is StoreLogs of one.
@@ -115,14 +131,13 @@ func (g *Group) StoreLog(log *raft.Log) error { return g.StoreLogs([]*raft.Log{l
 // StoreLogs appends logs and returns when they are on disk. Their indexes must
 // follow each other and the last one there is; what is to be replaced must be
 // deleted before. An entry has at most 16 MiB. Else the error matches
-// storage.ErrInvalid, and nothing was stored. The bytes of logs must not be
-// changed afterwards.
+// storage.ErrInvalid, and nothing was stored. What is larger than 4 MiB is stored in
+// steps, of which a crash or an error may leave the first ones. The bytes of logs
+// must not be changed afterwards.
 func (g *Group) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return g.store.state()
 	}
-	c := &appending{group: g, logs: logs, keys: make([]byte, 0, len(logs)*entryKeyBytes)}
-	var size int
 	for i, log := range logs {
 		switch {
 		case log.Index == 0 || log.Index != logs[0].Index+uint64(i) || log.Index+1 == 0:
@@ -130,36 +145,37 @@ func (g *Group) StoreLogs(logs []*raft.Log) error {
 		case entrySize(log) > maxEntryBytes:
 			return fmt.Errorf("%w: entry %d of %d bytes", storage.ErrInvalid, log.Index, entrySize(log))
 		}
-		size += entrySize(log)
 	}
-	// Encoded here, so that the groups do it in parallel.
-	c.values = make([]byte, 0, size)
-	for _, log := range logs {
-		at := len(c.keys)
-		c.keys = entryID{g.next.number, log.Index}.appendKey(c.keys)
-		c.values = appendEntry(c.values, c.keys[at:], log)
+	for len(logs) > 0 {
+		n, size := 0, runHeadBytes
+		for n < len(logs) && (n == 0 || size+entrySize(logs[n]) <= maxBatchBytes) {
+			size += lengthBytes + entrySize(logs[n])
+			n++
+		}
+		c := &appending{group: g, logs: logs[:n], record: make([]byte, 0, size)}
+		c.record = appendRunHead(c.record, recordAppend, g.next.number, logs[0].Index, n)
+		for _, log := range c.logs {
+			id := entryID{g.next.number, log.Index}
+			c.record = binary.LittleEndian.AppendUint32(c.record, uint32(entrySize(log)))
+			c.record = appendEntry(c.record, id, log)
+		}
+		if err := g.store.submit(c); err != nil {
+			return err
+		}
+		logs = logs[n:]
 	}
-	return g.store.submit(c)
+	return nil
 }
 
 // DeleteRange deletes the entries from min to max, which must be at an end of the
 // log; those that are not there do not count. Else the error matches
-// storage.ErrInvalid. It works in steps, away from the end: if it is cut short,
-// fewer entries are deleted, and what is left has no hole.
+// storage.ErrInvalid.
 func (g *Group) DeleteRange(min, max uint64) error {
-	for {
-		c := &trimming{group: g, from: min, to: max}
-		if err := g.store.submit(c); err != nil {
-			return err
-		}
-		if !c.more {
-			return nil
-		}
-	}
+	return g.store.submit(&trimming{group: g, from: min, to: max})
 }
 
-// Set stores a value, and returns when it is on disk. A group has at most 64 keys of
-// at most 255 bytes, with at most 64 KiB each; else the error matches
+// Set stores a value, and returns when it is on disk. A group has at most 16 keys of
+// at most 255 bytes, with at most 1 KiB each; else the error matches
 // storage.ErrInvalid.
 func (g *Group) Set(key, value []byte) error {
 	if len(key) > maxStableKey || len(value) > maxStableValue {

@@ -4,20 +4,21 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
 )
 
 const (
-	recordVersion   = 1
-	recordHeadBytes = 1 + 4 + 8 + 8
-	pairHeadBytes   = 2 + 4
-
 	maxNameBytes   = 255
-	maxStableKeys  = 64
+	maxStableKeys  = 16
 	maxStableKey   = 255
-	maxStableValue = 64 << 10
+	maxStableValue = 1 << 10
+
+	lengthBytes   = 4             // before a stored entry
+	runHeadBytes  = 1 + 4 + 8 + 4 // of a record of entries
+	pairHeadBytes = 2 + 4         // of a stable value
 )
 
 // A span is the indexes that a log holds: first to last, or none if both are 0.
@@ -25,13 +26,16 @@ type span struct{ first, last uint64 }
 
 func (s span) contains(index uint64) bool { return index != 0 && s.first <= index && index <= s.last }
 
-// both is what s and o have in common.
-func (s span) both(o span) span {
-	b := span{max(s.first, o.first), min(s.last, o.last)}
-	if s == (span{}) || o == (span{}) || b.first > b.last {
-		return span{}
+// within: o has all that s has.
+func (s span) within(o span) bool {
+	return s == span{} || o.contains(s.first) && o.contains(s.last)
+}
+
+func (s span) count() uint64 {
+	if s == (span{}) {
+		return 0
 	}
-	return b
+	return s.last - s.first + 1
 }
 
 // valid: a span begins at 1 or later, and can be counted.
@@ -39,66 +43,241 @@ func (s span) valid() bool {
 	return s == span{} || s.first > 0 && s.first <= s.last && s.last < math.MaxUint64
 }
 
-// A record is what the file says of a group as a whole. That its stable values
-// are in it, and the span of its log, makes a missing one known.
+// A recordKind says what a record does.
+type recordKind byte
+
+const (
+	recordState  recordKind = iota + 1 // all groups, as they are before the records that follow
+	recordAdopt                        // a new group
+	recordRetire                       // a group is removed
+	recordAppend                       // entries behind the last one
+	recordMove                         // entries again, whose older copies are about to be removed
+	recordSpan                         // what a log holds after a deletion
+	recordSet                          // a stable value
+	recordSeal                         // the log goes on in the next segment
+	recordClose                        // the store was closed
+)
+
+// A record is one change of the journal.
 type record struct {
+	kind   recordKind
+	number uint32       // of the group; in a state that of the next new group, in a seal that of the next segment
+	name   string       // of a new group
+	held   span         // after a deletion
+	first  uint64       // index of the first entry
+	values [][]byte     // entries as they are stored, whose indexes follow each other
+	key    string       // of a stable value
+	value  []byte       // likewise
+	groups []groupState // by ascending numbers
+}
+
+// A groupState is what is kept of a group, beside its entries.
+type groupState struct {
 	number uint32
+	name   string
 	held   span
 	stable map[string][]byte
 }
 
-// appendRecord appends the stored value of the group called name to b.
-func appendRecord(b []byte, name string, r record) []byte {
-	start := len(b)
-	b = append(b, 0, 0, 0, 0, recordVersion)
-	b = binary.LittleEndian.AppendUint32(b, r.number)
-	b = binary.LittleEndian.AppendUint64(b, r.held.first)
-	b = binary.LittleEndian.AppendUint64(b, r.held.last)
-	for _, k := range slices.Sorted(maps.Keys(r.stable)) {
-		v := r.stable[k]
-		b = binary.LittleEndian.AppendUint16(b, uint16(len(k)))
-		b = binary.LittleEndian.AppendUint32(b, uint32(len(v)))
-		b = append(append(b, k...), v...)
+// appendRunHead begins a record of count entries, of which each is appended after its
+// length.
+func appendRunHead(b []byte, kind recordKind, number uint32, first uint64, count int) []byte {
+	b = append(b, byte(kind))
+	b = binary.LittleEndian.AppendUint32(b, number)
+	b = binary.LittleEndian.AppendUint64(b, first)
+	return binary.LittleEndian.AppendUint32(b, uint32(count))
+}
+
+func appendPair(b []byte, key string, value []byte) []byte {
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(key)))
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(value)))
+	return append(append(b, key...), value...)
+}
+
+func appendSpan(b []byte, s span) []byte {
+	b = binary.LittleEndian.AppendUint64(b, s.first)
+	return binary.LittleEndian.AppendUint64(b, s.last)
+}
+
+// appendRecord appends r to b.
+func appendRecord(b []byte, r record) []byte {
+	if r.kind == recordAppend || r.kind == recordMove {
+		b = appendRunHead(b, r.kind, r.number, r.first, len(r.values))
+		for _, v := range r.values {
+			b = binary.LittleEndian.AppendUint32(b, uint32(len(v)))
+			b = append(b, v...)
+		}
+		return b
 	}
-	binary.LittleEndian.PutUint32(b[start:], checksum([]byte(name), b[start+checksumBytes:]))
+	b = append(b, byte(r.kind))
+	b = binary.LittleEndian.AppendUint32(b, r.number)
+	switch r.kind {
+	case recordAdopt:
+		b = append(append(b, byte(len(r.name))), r.name...)
+	case recordSpan:
+		b = appendSpan(b, r.held)
+	case recordSet:
+		b = appendPair(b, r.key, r.value)
+	case recordState:
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(r.groups)))
+		for _, g := range r.groups {
+			b = binary.LittleEndian.AppendUint32(b, g.number)
+			b = append(append(b, byte(len(g.name))), g.name...)
+			b = appendSpan(b, g.held)
+			b = append(b, byte(len(g.stable)))
+			for _, k := range slices.Sorted(maps.Keys(g.stable)) {
+				b = appendPair(b, k, g.stable[k])
+			}
+		}
+	}
 	return b
 }
 
-// decodeRecord reads the record of the group called name. It keeps nothing of
-// value.
-func decodeRecord(name string, value []byte) (record, error) {
-	body, ok := unstamp([]byte(name), value)
-	if !ok {
-		return record{}, errors.New("fails its checksum")
+// parser takes values from the front of bytes. After one that is not there all
+// others are zero, and short is set.
+type parser struct {
+	b     []byte
+	short bool
+}
+
+func (p *parser) bytes(n uint64) []byte {
+	if n > uint64(len(p.b)) {
+		p.b, p.short = nil, true
+		return nil
 	}
-	if len(body) < recordHeadBytes {
-		return record{}, fmt.Errorf("of %d bytes", len(value))
+	taken := p.b[:n:n]
+	p.b = p.b[n:]
+	return taken
+}
+
+func (p *parser) uint8() byte {
+	if b := p.bytes(1); b != nil {
+		return b[0]
 	}
-	if body[0] != recordVersion {
-		return record{}, fmt.Errorf("of version %d, known is %d", body[0], recordVersion)
+	return 0
+}
+
+func (p *parser) uint16() uint16 {
+	if b := p.bytes(2); b != nil {
+		return binary.LittleEndian.Uint16(b)
 	}
-	r := record{
-		number: binary.LittleEndian.Uint32(body[1:]),
-		held:   span{binary.LittleEndian.Uint64(body[5:]), binary.LittleEndian.Uint64(body[13:])},
-		stable: make(map[string][]byte),
+	return 0
+}
+
+func (p *parser) uint32() uint32 {
+	if b := p.bytes(4); b != nil {
+		return binary.LittleEndian.Uint32(b)
 	}
-	if !r.held.valid() {
-		return record{}, fmt.Errorf("with the entries %d to %d", r.held.first, r.held.last)
+	return 0
+}
+
+func (p *parser) uint64() uint64 {
+	if b := p.bytes(8); b != nil {
+		return binary.LittleEndian.Uint64(b)
 	}
-	for rest := body[recordHeadBytes:]; len(rest) > 0; {
-		if len(rest) < pairHeadBytes || len(r.stable) == maxStableKeys {
-			return record{}, errors.New("with malformed values")
+	return 0
+}
+
+func (p *parser) span() span { return span{p.uint64(), p.uint64()} }
+
+func (p *parser) name() string { return string(p.bytes(uint64(p.uint8()))) }
+
+func (p *parser) pair() (key string, value []byte, err error) {
+	k, v := p.uint16(), p.uint32()
+	if k > maxStableKey || v > maxStableValue {
+		return "", nil, fmt.Errorf("stable key of %d bytes with %d", k, v)
+	}
+	return string(p.bytes(uint64(k))), slices.Clone(p.bytes(uint64(v))), nil
+}
+
+// parseRecord reads the first record of b and returns what is behind it. The record
+// refers to b: its entries do. It checks that each value is in its bounds, not what
+// it does to the groups.
+func parseRecord(b []byte) (r record, rest []byte, err error) {
+	p := &parser{b: b}
+	r = record{kind: recordKind(p.uint8()), number: p.uint32()}
+	switch r.kind {
+	case recordAdopt:
+		r.name = p.name()
+	case recordSpan:
+		if r.held = p.span(); !r.held.valid() {
+			return r, nil, fmt.Errorf("entries %d to %d", r.held.first, r.held.last)
 		}
-		k, v := int(binary.LittleEndian.Uint16(rest)), uint64(binary.LittleEndian.Uint32(rest[2:]))
-		if rest = rest[pairHeadBytes:]; uint64(k)+v > uint64(len(rest)) {
-			return record{}, errors.New("with a value that is cut off")
-		}
-		key := string(rest[:k])
-		if _, twice := r.stable[key]; twice {
-			return record{}, errors.New("with a value twice")
-		}
-		r.stable[key] = slices.Clone(rest[k : uint64(k)+v])
-		rest = rest[uint64(k)+v:]
+	case recordSet:
+		r.key, r.value, err = p.pair()
+	case recordAppend, recordMove:
+		err = p.run(&r)
+	case recordState:
+		err = p.state(&r)
+	case recordRetire, recordSeal, recordClose:
+	default:
+		return r, nil, fmt.Errorf("record of kind %d", r.kind)
 	}
-	return r, nil
+	if err == nil && p.short {
+		err = errors.New("record is cut off")
+	}
+	return r, p.b, err
+}
+
+func (p *parser) run(r *record) error {
+	r.first = p.uint64()
+	count := p.uint32()
+	if uint64(count)*(lengthBytes+entryHeadBytes) > uint64(len(p.b)) {
+		return fmt.Errorf("%d entries in %d bytes", count, len(p.b))
+	}
+	if count == 0 || !(span{r.first, r.first + uint64(count) - 1}).valid() {
+		return fmt.Errorf("%d entries from %d on", count, r.first)
+	}
+	r.values = make([][]byte, count)
+	for i := range r.values {
+		n := p.uint32()
+		if n < entryHeadBytes || n > maxEntryBytes {
+			return fmt.Errorf("entry of %d bytes", n)
+		}
+		r.values[i] = p.bytes(uint64(n))
+	}
+	return nil
+}
+
+func (p *parser) state(r *record) error {
+	count := p.uint32()
+	if count > maxGroups {
+		return fmt.Errorf("%d groups", count)
+	}
+	for range count {
+		g := groupState{number: p.uint32(), name: p.name(), held: p.span()}
+		keys := int(p.uint8())
+		if !g.held.valid() || keys > maxStableKeys || g.number >= r.number ||
+			len(r.groups) > 0 && g.number <= r.groups[len(r.groups)-1].number {
+			return fmt.Errorf("group %d with %d stable keys and the entries %d to %d", g.number, keys, g.held.first, g.held.last)
+		}
+		g.stable = make(map[string][]byte, keys)
+		for before := ""; keys > 0; keys-- {
+			key, value, err := p.pair()
+			if err == nil && len(g.stable) > 0 && key <= before {
+				err = errors.New("stable keys out of order")
+			}
+			if err != nil {
+				return err
+			}
+			g.stable[key], before = value, key
+		}
+		r.groups = append(r.groups, g)
+	}
+	return nil
+}
+
+// entries are the index and the place of each entry of r, which is at the given
+// offset of a segment.
+func (r record) entries(segment uint32, offset int64) iter.Seq2[uint64, place] {
+	return func(yield func(uint64, place) bool) {
+		offset += runHeadBytes
+		for i, v := range r.values {
+			offset += lengthBytes
+			if !yield(r.first+uint64(i), place{segment, uint32(offset), uint32(len(v))}) {
+				return
+			}
+			offset += int64(len(v))
+		}
+	}
 }

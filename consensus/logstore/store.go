@@ -1,14 +1,15 @@
 package logstore
 
 import (
-	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/meshkv/meshkv/storage"
-	bolt "go.etcd.io/bbolt"
 )
 
 // ErrRemoved: the group was removed. A group of that name made anew is another
@@ -25,49 +26,73 @@ const (
 // Options of a Store. The zero value is usable.
 type Options struct {
 	// CacheEntries and CacheBytes bound how much of the end of each group's log is
-	// kept in memory. Followers that lag by more are served from the file. Default
+	// kept in memory. Followers that lag by more are served from the files. Default
 	// 512 entries and 1 MiB.
 	CacheEntries, CacheBytes int
 
-	commit func(*bolt.Tx) error // tests make it fail
+	segmentBytes int64                        // tests make it small
+	commit       func(put func() error) error // tests make it fail; put writes and syncs
 }
 
 // Stats count since the store was opened.
 type Stats struct {
-	Commits uint64 // transactions, of two fsyncs each
+	Commits    uint64 // commits of what callers asked for, of one fsync each
+	MovedBytes uint64 // copied out of segments that were removed
+	FileBytes  int64  // size of the files now
 }
 
-// A Store holds the logs and stable values of all groups of a node in one file.
+// A Store holds the logs and stable values of all groups of a node in one journal.
 // Safe for concurrent use.
 type Store struct {
-	path string
+	dir  string
 	opts Options
-	db   *bolt.DB
+	lock *os.File // the directory
+	id   uint64   // of the store, in every segment
 
 	queue   chan *request
-	closing chan struct{}
-	stopped chan struct{} // closed when the writer has ended
+	turn    chan struct{} // full when nobody commits
+	stopped chan struct{} // closed when nobody commits any more
 	once    sync.Once     // of Close
 	err     error         // of Close
 	commits atomic.Uint64
+	moved   atomic.Uint64
 	reason  atomic.Pointer[error] // why nothing is served any more
 
-	known map[string]*Group // owned by the writer
+	wanted  chan struct{} // to the preparer: a segment will be needed
+	fresh   chan made     // from the preparer
+	tidy    chan struct{} // to the cleaner: there may be something to do
+	helpers sync.WaitGroup
+
+	// Owned by who has the turn.
+	known     map[string]*Group
+	next      uint32 // number of the next new group
+	current   *segment
+	requested bool   // of the preparer, and not taken yet
+	commit    uint64 // number of the last one
+	closed    bool   // the last frame says that the store was closed
+	room      []byte // for the next frame
+
+	mu       sync.RWMutex      // protects the fields below
+	segments []*segment        // with ascending numbers, without gaps; the last one is current
+	numbers  map[uint32]*Group // those that are known
 }
 
-// Open opens the file at path, in a directory that must exist, and makes it if
-// there is none. It reads and verifies all of it. The error matches
-// storage.ErrLocked if another process has the file, storage.ErrDamaged if it
-// failed verification and storage.ErrFormat if a newer version wrote it. A
-// replica whose file was lost or damaged must not go on under its old identity:
-// it may have voted.
-func Open(path string, o *Options) (*Store, error) {
+// Open opens the store in dir, and makes it if there is none, in a parent that must
+// exist. It reads and verifies all of it. The error matches storage.ErrLocked if
+// another process has the store, storage.ErrDamaged if it failed verification and
+// storage.ErrFormat if a newer version wrote it. A replica whose files were lost or
+// damaged must not go on under its old identity: it may have voted.
+func Open(dir string, o *Options) (*Store, error) {
 	s := &Store{
-		path:    path,
+		dir:     dir,
 		queue:   make(chan *request, queued),
-		closing: make(chan struct{}),
+		turn:    make(chan struct{}, 1),
 		stopped: make(chan struct{}),
+		wanted:  make(chan struct{}, 1),
+		fresh:   make(chan made, 1),
+		tidy:    make(chan struct{}, 1),
 		known:   make(map[string]*Group),
+		numbers: make(map[uint32]*Group),
 	}
 	if o != nil {
 		s.opts = *o
@@ -78,34 +103,55 @@ func Open(path string, o *Options) (*Store, error) {
 	if s.opts.CacheBytes <= 0 {
 		s.opts.CacheBytes = defaultCacheBytes
 	}
+	if s.opts.segmentBytes == 0 {
+		s.opts.segmentBytes = defaultSegmentBytes
+	}
 	if s.opts.commit == nil {
-		s.opts.commit = (*bolt.Tx).Commit
+		s.opts.commit = func(put func() error) error { return put() }
 	}
-	if err := create(path); err != nil {
-		return nil, fmt.Errorf("make log store: %w", err)
-	}
-	found, err := verify(path)
-	if err != nil {
+	if err := s.takeDir(); err != nil {
 		return nil, fmt.Errorf("log store: %w", err)
 	}
-	if s.db, err = openVerified(path, found); err != nil {
-		return nil, fmt.Errorf("log store: %w", err)
+	if err := s.recover(); err != nil {
+		return nil, errors.Join(fmt.Errorf("log store: %w", err), s.closeFiles())
 	}
-	for name, r := range found.groups {
-		s.known[name] = s.newGroup(name, r)
-	}
-	go s.write() // until Close, which waits for it
-	for _, number := range found.removed {
-		if err := s.sweep(context.Background(), number); err != nil {
-			return nil, errors.Join(fmt.Errorf("log store: %w", err), s.Close())
-		}
-	}
+	s.turn <- struct{}{}
+	s.signal()
+	s.helpers.Go(s.prepare)
+	s.helpers.Go(s.clean)
 	return s, nil
 }
 
-func (s *Store) newGroup(name string, r record) *Group {
+// takeDir makes the directory if there is none, and locks it. The lock ends with the
+// process, however that ends.
+func (s *Store) takeDir() error {
+	err := os.Mkdir(s.dir, 0o700)
+	if err == nil {
+		err = syncDir(filepath.Dir(s.dir))
+	} else if errors.Is(err, os.ErrExist) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	err = syscall.Flock(int(d.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		err = fmt.Errorf("%s is %w", s.dir, storage.ErrLocked)
+	}
+	if err != nil {
+		return errors.Join(err, d.Close())
+	}
+	s.lock = d
+	return nil
+}
+
+func (s *Store) newGroup(g groupState) *Group {
 	return &Group{
-		store: s, name: name, next: r, held: r.held, stable: r.stable,
+		store: s, next: g, held: g.held, stable: g.stable,
 		newest: newest{entries: s.opts.CacheEntries, maxBytes: s.opts.CacheBytes},
 	}
 }
@@ -117,7 +163,7 @@ func (s *Store) Group(name string) (*Group, error) {
 	if name == "" || len(name) > maxNameBytes {
 		return nil, fmt.Errorf("%w: group name of %d bytes", storage.ErrInvalid, len(name))
 	}
-	c := &adopting{store: s, name: name}
+	c := &adopting{name: name}
 	if err := s.submit(c); err != nil {
 		return nil, err
 	}
@@ -125,45 +171,52 @@ func (s *Store) Group(name string) (*Group, error) {
 }
 
 // Remove removes the group called name, if there is one, with all that it holds.
-// It is gone with the first step, whatever happens to the others: if ctx ends
-// between two of them, the rest is deleted when the file is opened again. The
-// file does not shrink; its space is used again.
-func (s *Store) Remove(ctx context.Context, name string) error {
-	c := &retiring{name: name}
-	if err := s.submit(c); err != nil || c.group == nil {
-		return err
-	}
-	return s.sweep(ctx, c.group.next.number)
-}
-
-// sweep deletes the entries of a removed group, in steps.
-func (s *Store) sweep(ctx context.Context, number uint32) error {
-	for more := true; more; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		c := &sweeping{number: number}
-		if err := s.submit(c); err != nil {
-			return err
-		}
-		more = c.more
-	}
-	return nil
-}
+func (s *Store) Remove(name string) error { return s.submit(&retiring{name: name}) }
 
 // Stats counts what was done since Open.
-func (s *Store) Stats() Stats { return Stats{Commits: s.commits.Load()} }
+func (s *Store) Stats() Stats {
+	st := Stats{Commits: s.commits.Load(), MovedBytes: s.moved.Load()}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, seg := range s.segments {
+		st.FileBytes += seg.size
+	}
+	return st
+}
 
-// Close waits for the commit that runs, and closes the file. What waits for a later
+// Close waits for the commit that runs, and closes the files. What waits for a later
 // one gets storage.ErrClosed and was not stored. It may be called twice.
 func (s *Store) Close() error {
 	s.once.Do(func() {
-		close(s.closing)
-		<-s.stopped
-		s.stop(storage.ErrClosed)
-		s.err = s.db.Close()
+		s.end(func() error {
+			if s.err = s.finish(); s.err != nil {
+				return s.err
+			}
+			return storage.ErrClosed
+		})
+		s.helpers.Wait()
+		s.err = errors.Join(s.err, s.closeFiles())
 	})
 	return s.err
+}
+
+// closeFiles closes what is open, when no goroutine but readers is left.
+func (s *Store) closeFiles() error {
+	var errs []error
+	select {
+	case m := <-s.fresh:
+		if m.segment != nil {
+			errs = append(errs, m.segment.file.Close())
+		}
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, seg := range s.segments {
+		errs = append(errs, seg.file.Close())
+	}
+	s.segments = nil
+	return errors.Join(append(errs, s.lock.Close())...)
 }
 
 // stop notes the first reason why nothing is served any more.
@@ -177,7 +230,28 @@ func (s *Store) state() error {
 	return nil
 }
 
-// damage is the error for what failed verification while it was read.
-func (s *Store) damage(reason string) error {
-	return &storage.DamageError{File: s.path, Reason: reason}
+// segment is the one with that number, or nil. s.mu must be held.
+func (s *Store) segment(number uint32) *segment {
+	if len(s.segments) == 0 {
+		return nil
+	}
+	i := uint64(number) - uint64(s.segments[0].number)
+	if i >= uint64(len(s.segments)) {
+		return nil
+	}
+	return s.segments[i]
+}
+
+// release counts entries that are dead.
+func (s *Store) release(ps places) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for len(ps) > 0 {
+		number, bytes := ps[0].segment, int64(0)
+		for len(ps) > 0 && ps[0].segment == number {
+			bytes += ps[0].bytes()
+			ps = ps[1:]
+		}
+		s.segment(number).live.Add(-bytes)
+	}
 }

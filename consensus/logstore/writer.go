@@ -1,18 +1,21 @@
 package logstore
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"runtime"
+	"slices"
 
 	"github.com/meshkv/meshkv/storage"
-	bolt "go.etcd.io/bbolt"
 )
 
 const (
-	// queued is how many calls may wait for the writer; more wait for a place.
+	// queued is how many calls may wait for a commit; more wait for a place.
 	queued = 1024
-	// What one transaction takes at most, beside the change that goes beyond it.
+	// What one commit takes at most, beside the change that goes beyond it.
 	maxBatchChanges = 1024
 	maxBatchBytes   = 4 << 20
 
@@ -20,10 +23,6 @@ const (
 	// before a commit begins. It takes microseconds on a machine that has
 	// nothing else to do.
 	yields = 3
-
-	// fill is how full a page of entries is left when it is split: logs grow at
-	// their ends.
-	fill = 0.9
 )
 
 // A request is a change on its way; done is closed when err is final.
@@ -33,7 +32,10 @@ type request struct {
 	done   chan struct{}
 }
 
-// submit returns when c is on disk, or with the reason why it is not.
+// submit returns when c is on disk, or with the reason why it is not. There is no
+// goroutine that writes: a caller who finds that nobody has the turn takes it, and
+// commits what all callers wait for. One who is alone waits for the disk, and for
+// no other goroutine.
 func (s *Store) submit(c change) error {
 	r := &request{change: c, done: make(chan struct{})}
 	select {
@@ -46,47 +48,62 @@ func (s *Store) submit(c change) error {
 	case <-s.stopped:
 		return s.state()
 	}
-	select {
-	case <-r.done:
-		return r.err
-	case <-s.stopped:
-	}
-	select {
-	case <-r.done: // answered just before the end
-		return r.err
-	default:
-		return s.state()
+	for {
+		select {
+		case <-r.done:
+			return r.err
+		case <-s.turn:
+			s.takeTurn(nil)
+		case <-s.stopped:
+			select {
+			case <-r.done: // answered just before the end
+				return r.err
+			default:
+				return s.state()
+			}
+		}
 	}
 }
 
-// write commits what is asked for until the store is closed or a commit fails.
-// Whoever is in the queue then learns it by s.stopped.
-func (s *Store) write() {
-	defer close(s.stopped)
+// takeTurn commits moved entries, if any, and what is asked for. Whoever calls it
+// has the turn, and gives it back, unless the commit failed: then the turn is gone,
+// and those who wait learn it by s.stopped.
+func (s *Store) takeTurn(m *moving) {
 	var batch []*request
-	for {
-		select {
-		case <-s.closing:
-			s.stop(storage.ErrClosed)
-			return
-		case r := <-s.queue:
-			batch = s.gather(append(batch[:0], r))
+	if m != nil {
+		batch = append(batch, &request{change: m, done: make(chan struct{})}) // in front
+	}
+	if batch = s.gather(batch); len(batch) == 0 { // what waited was answered
+		s.turn <- struct{}{}
+		return
+	}
+	err := s.commitBatch(batch)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", storage.ErrFailed, err)
+		s.stop(err)
+	}
+	for _, r := range batch {
+		if r.err == nil {
+			r.err = err
 		}
-		err := s.commitBatch(batch)
-		if err != nil {
-			err = fmt.Errorf("%w: %w", storage.ErrFailed, err)
-			s.stop(err)
-		}
-		for i, r := range batch {
-			if r.err == nil {
-				r.err = err
-			}
-			close(r.done)
-			batch[i] = nil
-		}
-		if err != nil {
-			return
-		}
+		close(r.done)
+	}
+	if err != nil {
+		close(s.stopped)
+		return
+	}
+	s.signal()
+	s.turn <- struct{}{} // has a place: there is one turn
+}
+
+// end takes the turn for ever, calls last, and stops the store with its error. If it
+// has ended already, last is not called.
+func (s *Store) end(last func() error) {
+	select {
+	case <-s.turn:
+		s.stop(last())
+		close(s.stopped)
+	case <-s.stopped:
 	}
 }
 
@@ -94,7 +111,7 @@ func (s *Store) write() {
 // are ready to: those who were answered a moment ago ask again. Without that, one
 // half of the callers would wait for the commit of the other half, in turns.
 func (s *Store) gather(batch []*request) []*request {
-	bytes := batch[0].change.size()
+	var bytes int64
 	for quiet := 0; len(batch) < maxBatchChanges && bytes < maxBatchBytes; {
 		select {
 		case r := <-s.queue:
@@ -112,58 +129,132 @@ func (s *Store) gather(batch []*request) []*request {
 	return batch
 }
 
-// commitBatch makes one transaction of batch. What is refused is not in it. After
-// an error the outcome of the others is unknown, and the state in memory is ahead
-// of the file, so the store must stop.
+// commitBatch makes one frame of batch. What is refused is not in it. After an
+// error the outcome of the others is unknown, and the state in memory is ahead of
+// the file, so the store must stop.
 func (s *Store) commitBatch(batch []*request) error {
-	tx, err := s.db.Begin(true)
-	if err != nil {
-		return fmt.Errorf("begin: %w", err)
-	}
-	t := &transaction{
-		meta: tx.Bucket(bucketMeta), groups: tx.Bucket(bucketGroups), logs: tx.Bucket(bucketLogs), removed: tx.Bucket(bucketRemoved),
-		known: s.known, dirty: make(map[*Group]struct{}),
-	}
-	t.logs.FillPercent = fill
+	bytes := int64(frameHeadBytes)
 	for _, r := range batch {
-		err := r.change.apply(t)
-		if no, ok := errors.AsType[refused](err); ok {
-			r.err = no.error
-			continue
-		}
-		if err != nil {
-			return errors.Join(err, tx.Rollback())
-		}
+		bytes += r.change.size()
 	}
-	for g := range t.dirty {
-		if err := t.groups.Put([]byte(g.name), appendRecord(nil, g.name, g.next)); err != nil {
-			return errors.Join(fmt.Errorf("put group: %w", err), tx.Rollback())
-		}
-	}
-	for _, c := range t.trims {
-		c.hide()
-	}
-	if len(t.dirty) == 0 && !t.wrote {
-		err = tx.Rollback()
-	} else if err = s.opts.commit(tx); err == nil {
-		s.commits.Add(1)
-	}
+	state, err := s.makeRoom(bytes)
 	if err != nil {
-		return fmt.Errorf("commit: %w", err)
+		return err
+	}
+	t := &transaction{store: s, segment: s.current.number, offset: s.current.used}
+	t.frame = append(append(s.room[:0], make([]byte, frameHeadBytes)...), state...)
+	before := len(t.frame)
+	for _, r := range batch {
+		r.err = r.change.apply(t)
+	}
+	if len(t.frame) > before {
+		if err := s.put(t.frame); err != nil {
+			return fmt.Errorf("commit: %w", err)
+		}
+		if len(state) > 0 {
+			s.current.base.Store(int64(len(state)))
+		}
+		s.closed = false
+		s.commits.Add(1)
+		if s.current.used > s.current.size/2 {
+			s.request()
+		}
 	}
 	for _, r := range batch {
 		if r.err == nil {
-			r.change.publish()
+			r.change.publish(t)
 		}
+	}
+	if s.room = t.frame; cap(s.room) > 2*maxBatchBytes {
+		s.room = nil
 	}
 	return nil
 }
 
-// view runs fn on the file as it is committed.
-func (s *Store) view(fn func(tx *bolt.Tx) error) error {
-	err := guarded(s.path, func() error { return s.db.View(fn) })
-	if state := s.state(); err != nil && state != nil {
-		return state // closed meanwhile
+// put makes a frame of b, which has room for the head, and returns when it is on
+// disk behind the others of the current segment.
+func (s *Store) put(b []byte) error {
+	seg := s.current
+	s.commit++
+	b = finishFrame(b, site{s.id, seg.number, seg.used}, s.commit)
+	err := s.opts.commit(func() error {
+		if _, err := seg.file.WriteAt(b, seg.used); err != nil {
+			return err
+		}
+		return datasync(seg.file)
+	})
+	if err != nil {
+		return err
 	}
-	return err
+	seg.used += int64(len(b))
+	return nil
+}
+
+// request has the preparer make the segment after the current one.
+func (s *Store) request() {
+	if !s.requested {
+		s.requested = true
+		s.wanted <- struct{}{} // has a place: it is empty as long as nothing was requested
+	}
+}
+
+// makeRoom sees that the current segment has room for a frame of n bytes. If it is
+// the first frame there, state is what it must begin with.
+func (s *Store) makeRoom(n int64) (state []byte, err error) {
+	next := s.current
+	if !next.unused() {
+		if next.fits(n) {
+			return nil, nil
+		}
+		s.request()
+		m := <-s.fresh // bounded by the time it takes to fill a segment with zeros
+		s.requested = false
+		if m.err != nil {
+			return nil, fmt.Errorf("make a segment: %w", m.err)
+		}
+		next = m.segment
+		if err := s.put(appendRecord(make([]byte, frameHeadBytes), record{kind: recordSeal, number: next.number})); err != nil {
+			return nil, errors.Join(fmt.Errorf("seal: %w", err), next.file.Close())
+		}
+	}
+	state = appendRecord(nil, stateRecord(s.next, maps.Values(s.known)))
+	if n += int64(len(state)); !next.fits(n) {
+		small := next
+		size := segmentHead + align(n, frameAlign) + sealBytes
+		next, err = createSegment(s.dir, s.id, small.number, size)
+		if err := errors.Join(err, small.file.Close()); err != nil {
+			return nil, fmt.Errorf("make a large segment: %w", err)
+		}
+	}
+	s.current = next
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := len(s.segments) - 1; last >= 0 && s.segments[last].number == next.number {
+		s.segments[last] = next
+	} else {
+		s.segments = append(s.segments, next)
+	}
+	return state, nil
+}
+
+// stateRecord is the groups as they are, and the number of the next one.
+func stateRecord(next uint32, groups iter.Seq[*Group]) record {
+	r := record{kind: recordState, number: next}
+	for g := range groups {
+		r.groups = append(r.groups, g.next)
+	}
+	slices.SortFunc(r.groups, func(a, b groupState) int { return cmp.Compare(a.number, b.number) })
+	return r
+}
+
+// finish notes that the store was closed. Of the last frame it cannot always be said
+// whether it was torn, or damaged when it was on disk; of the one before it can.
+func (s *Store) finish() error {
+	if s.closed || s.current.unused() {
+		return nil
+	}
+	if err := s.put(appendRecord(make([]byte, frameHeadBytes), record{kind: recordClose})); err != nil {
+		return fmt.Errorf("%w: close: %w", storage.ErrFailed, err)
+	}
+	return nil
 }
