@@ -144,7 +144,7 @@ func (a *app) dev(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	s.durability = "memory"
+	s.durability, s.server, s.bootstrap = "memory", true, []string{s.name}
 	n, err := startNode(ctx, s.nodeConfig(log))
 	if err != nil {
 		return err

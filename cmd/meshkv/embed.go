@@ -12,7 +12,7 @@ import (
 func (s settings) nodeConfig(log *slog.Logger) node.Config {
 	return node.Config{
 		Name: s.name, Cluster: s.cluster, DataDir: s.dataDir, Bind: s.bind, Advertise: s.advertise, HTTP: s.http,
-		Join: s.join, Zone: s.zone, Roles: s.roles, Keyspaces: s.keyspaces, ReapAfter: s.reapAfter, Insecure: s.insecure,
+		Join: s.join, Zone: s.zone, Roles: s.roles, Server: s.server, BootstrapServers: s.bootstrap, LogStore: s.logStore, Keyspaces: s.keyspaces, ReapAfter: s.reapAfter, Insecure: s.insecure,
 		Durability: node.Durability(s.durability), Logger: log,
 	}
 }

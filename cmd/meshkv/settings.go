@@ -28,6 +28,9 @@ type settings struct {
 	zone             string
 	roles            []string
 	keyspaces        []string
+	server           bool
+	bootstrap        []string
+	logStore         string
 	reapAfter        time.Duration
 	insecure         bool
 	logLevel, logFmt string
@@ -46,6 +49,9 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringVar(&s.zone, "zone", "", "where the node stands: a rack, a site")
 	f.StringSliceVar(&s.roles, "roles", nil, "ROLE,... shown in the list of members")
 	f.StringSliceVar(&s.keyspaces, "keyspaces", []string{"*"}, "KS,... that the node holds, or * for all; others are served by the nodes that hold them")
+	f.BoolVar(&s.server, "server", false, "hold replicas of strong keyspaces")
+	f.StringSliceVar(&s.bootstrap, "bootstrap-servers", nil, "NAME,... of the 1, 3 or 5 servers that begin the strong keyspaces of a new cluster, the same list at each")
+	f.StringVar(&s.logStore, "log-store", "", "how a server keeps its logs (default: the best for many keyspaces)")
 	f.DurationVar(&s.reapAfter, "reap-after", 24*time.Hour, "forget a failed node after this long")
 	f.BoolVar(&s.insecure, "insecure", false, "allow an address that is not loopback without keys")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")
