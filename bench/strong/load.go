@@ -27,7 +27,7 @@ type figure struct {
 }
 
 // load lets clients repeat op for the length of a run, after a warm-up, and tells
-// operations by second, their latency, and the CPU time of the members for each.
+// operations by second, their latency, and the CPU time of the members and of this process for each.
 // op is given the number of the client and of its call.
 func (r *runner) load(ctx context.Context, c *cluster, clients int, what string, op func(ctx context.Context, client, n int) error) ([]figure, error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -63,6 +63,10 @@ func (r *runner) load(ctx context.Context, c *cluster, clients int, what string,
 	if err != nil {
 		return nil, err
 	}
+	ownBefore, err := ownCPU()
+	if err != nil {
+		return nil, err
+	}
 	begin := time.Now()
 	counting.Store(true)
 	if err := pause(ctx, r.length); err != nil {
@@ -71,6 +75,10 @@ func (r *runner) load(ctx context.Context, c *cluster, clients int, what string,
 	counting.Store(false)
 	window := time.Since(begin)
 	after, err := c.cpu()
+	if err != nil {
+		return nil, err
+	}
+	ownAfter, err := ownCPU()
 	if err != nil {
 		return nil, err
 	}
@@ -89,6 +97,7 @@ func (r *runner) load(ctx context.Context, c *cluster, clients int, what string,
 		{"p50", quantile(all, 0.50), "ms"},
 		{"p99", quantile(all, 0.99), "ms"},
 		{"CPU of the members for each", float64(after-before) / 1e3 / float64(len(all)), "µs"},
+		{"CPU of the client for each", float64(ownAfter-ownBefore) / 1e3 / float64(len(all)), "µs"},
 	}
 	if n := failed.Load(); n > 0 {
 		figures = append(figures, figure{"errors", float64(n), ""})

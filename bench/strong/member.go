@@ -206,6 +206,15 @@ func (c *cluster) cpu() (time.Duration, error) {
 	return time.Duration(sum), nil
 }
 
+// ownCPU is what this process has used.
+func ownCPU() (time.Duration, error) {
+	var ru syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &ru); err != nil {
+		return 0, fmt.Errorf("resource usage: %w", err)
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano()), nil
+}
+
 // rss is the resident memory of each running member, in bytes.
 func (c *cluster) rss() ([]float64, error) {
 	var all []float64
