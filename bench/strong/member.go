@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,10 +23,11 @@ const members = 3
 
 // A member is one server process.
 type member struct {
-	args []string
-	log  string
-	spec voter.Spec
-	cmd  *exec.Cmd // nil: not running
+	args  []string
+	log   string
+	spec  voter.Spec
+	cmd   *exec.Cmd     // nil: not running
+	ended chan struct{} // closed when cmd has ended
 }
 
 // start runs the process, which dies with us.
@@ -41,7 +43,11 @@ func (m *member) start() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", m.spec.Name, err)
 	}
-	m.cmd = cmd
+	m.cmd, m.ended = cmd, make(chan struct{})
+	go func(ended chan struct{}) {
+		defer close(ended)
+		cmd.Wait() // how it ended is in its log
+	}(m.ended)
 	return nil
 }
 
@@ -49,7 +55,7 @@ func (m *member) start() error {
 func (m *member) kill() {
 	if m.cmd != nil {
 		m.cmd.Process.Kill()
-		m.cmd.Wait()
+		<-m.ended
 		m.cmd = nil
 	}
 }
@@ -104,8 +110,19 @@ func newCluster(ctx context.Context, s *system, bin, parent string) (_ *cluster,
 			return nil, err
 		}
 	}
+	var watch sync.WaitGroup
+	defer watch.Wait()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	for _, m := range c.members {
+		watch.Go(func() {
+			select {
+			case <-m.ended: // it will never serve
+				cancel()
+			case <-ctx.Done():
+			}
+		})
+	}
 	if c.store, err = s.connect(ctx, c.specs()); err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", s.name, err)
 	}

@@ -22,6 +22,10 @@ type system struct {
 
 var systems = []system{
 	{
+		name: "meshkv", module: "..", pkg: "./cmd/meshkv", args: meshkvArgs, connect: connectMeshkv,
+		config: "meshkv agent --server, else the defaults; a strong keyspace with 3 voters; client.Dial, one client for each agent; locks with a session for each client",
+	},
+	{
 		name: "etcd", module: "quorum", pkg: "./etcd", args: voter.Spec.Args, connect: connectEtcd,
 		config: "etcd v3.7.3, embed's defaults (heartbeat 100 ms, election 1 s); clientv3, one client for each member; locks by its concurrency package, a session for each client",
 	},
