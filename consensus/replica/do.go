@@ -223,7 +223,7 @@ func (r *Replica) serve(ctx context.Context, kind calls.Kind, body []byte) ([]by
 		if err != nil {
 			return nil, err
 		}
-		return binary.LittleEndian.AppendUint64(nil, ttl), nil
+		return binary.LittleEndian.AppendUint64(nil, uint64(ttl.Milliseconds())), nil
 	}
 	return nil, fmt.Errorf("%w: %d", ErrUnknownCall, kind)
 }

@@ -47,7 +47,7 @@ type state struct {
 	later   bool   // a command of a later version was met: nothing more is applied
 	hub     hub
 	waiters map[chan struct{}]uint64 // closed when applied is that; one for a batch of reads
-	effects func([]machine.Result)   // hears of all that was applied, in order
+	effects func([]outcome)          // hears of all that was applied, in order
 	halted  func(error)              // hears once of later
 }
 
@@ -88,17 +88,9 @@ func (s *state) Apply(_ uint64, entry []byte) any {
 	s.hub.flush()
 	s.wake()
 	if s.effects != nil {
-		s.effects(resultsOf(outcomes))
+		s.effects(outcomes)
 	}
 	return outcomes
-}
-
-func resultsOf(outcomes []outcome) []machine.Result {
-	results := make([]machine.Result, len(outcomes))
-	for i := range outcomes {
-		results[i] = outcomes[i].result
-	}
-	return results
 }
 
 // wake lets those go on whose index is applied. The caller holds mu.
