@@ -71,7 +71,9 @@ type observer struct {
 	// Owned by the one that calls Next.
 	told     bool // there was a Next
 	last     Leader
-	revision uint64 // of what is known
+	revision uint64        // of what is known
+	doubted  bool          // no majority has answered since asked
+	asked    time.Duration // by the monotonic clock
 }
 
 // Next implements Observer.
@@ -85,7 +87,6 @@ func (w *observer) Next(ctx context.Context) (Leader, error) {
 	}
 	w.cancel = cancel
 	w.mu.Unlock()
-	believed := w.s.now() // the last time that a majority answered, or that we began to ask
 	for {
 		if err := ctx.Err(); err != nil {
 			if errors.Is(context.Cause(ctx), ErrClosed) {
@@ -93,13 +94,17 @@ func (w *observer) Next(ctx context.Context) (Leader, error) {
 			}
 			return Leader{}, ended(err)
 		}
-		leader, known, err := w.ask(ctx, believed)
+		began := w.s.now().mono
+		leader, known, err := w.ask(ctx)
 		switch {
 		case known:
-			believed = w.s.now()
+			w.doubted = false
 			if !w.told || !leader.equal(&w.last) {
 				w.told, w.last = true, leader
 				return leader, nil
+			}
+			if w.s.now().mono-began < lockPause { // the server did not wait, or only the queue changed
+				_ = w.s.pause(ctx, lockPause) // its end is seen above
 			}
 			continue
 		case ctx.Err() != nil:
@@ -107,7 +112,7 @@ func (w *observer) Next(ctx context.Context) (Leader, error) {
 		case err != nil && !passing(err) && !errors.Is(err, ErrTimeout) && !errors.Is(err, ErrUnknownOutcome):
 			return Leader{}, err
 		}
-		if w.s.now().mono-believed.mono >= observePatience && (!w.told || w.last.Known) {
+		if w.s.now().mono-w.asked >= observePatience && (!w.told || w.last.Known) {
 			w.told, w.last.Known = true, false
 			return w.last, nil
 		}
@@ -121,12 +126,20 @@ func (w *observer) Next(ctx context.Context) (Leader, error) {
 }
 
 // ask asks once who leads; known says that a majority has answered.
-func (w *observer) ask(ctx context.Context, believed moment) (leader Leader, known bool, err error) {
+func (w *observer) ask(ctx context.Context) (leader Leader, known bool, err error) {
+	now := w.s.now().mono
+	if !w.doubted {
+		w.doubted, w.asked = true, now
+	}
 	c := &StrongCall{Kind: CallLockInfo, Name: w.name}
 	if w.told && w.last.Known {
-		c.Revision, c.Wait = w.revision, observeWait.Milliseconds()
+		wait := observeWait
+		if deadline, ok := ctx.Deadline(); ok { // it is to answer before, or it would be doubted for nothing
+			wait = min(wait, time.Until(deadline)/2)
+		}
+		c.Revision, c.Wait = w.revision, max(wait, 0).Milliseconds()
 	}
-	left := max(observePatience-(w.s.now().mono-believed.mono), observeWait)
+	left := max(observePatience-(now-w.asked), observeWait)
 	attempt, cancel := context.WithTimeout(ctx, left)
 	defer cancel()
 	reply, err := w.s.caller.StrongCall(attempt, w.s.Name(), c)

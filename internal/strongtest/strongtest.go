@@ -168,12 +168,14 @@ func request(text string) (machine.Request, error) {
 	if text == "" {
 		return machine.Request{}, nil
 	}
-	id, number, ok := strings.Cut(text, "/")
-	n, err := strconv.ParseUint(number, 10, 64)
-	if !ok || err != nil || len(id) != 16 {
+	if len(text) > machine.MaxClientID {
 		return machine.Request{}, fmt.Errorf("%w: request %q", client.ErrBadRequest, text)
 	}
-	return machine.Request{Client: id, Number: n}, nil
+	id, number, _ := strings.Cut(text, "/")
+	if n, err := strconv.ParseUint(number, 10, 64); err == nil && len(id) == 16 {
+		return machine.Request{Client: id, Number: n}, nil
+	}
+	return machine.Request{Client: text, Number: 1}, nil
 }
 
 // once carries out a call, without waiting; k.mu is held.

@@ -90,10 +90,10 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, v any, shape s
 		s.metrics.rejected(rejectInflight)
 		return nil, errTooManyInflight
 	}
-	release = func() { s.inflightBytes.Add(-size) }
+	done := func() { s.inflightBytes.Add(-size) }
 	defer func() {
 		if err != nil {
-			release()
+			done()
 		}
 	}()
 	if r.ContentLength > maxStrongBody {
@@ -105,9 +105,9 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request, v any, shape s
 	var large *http.MaxBytesError
 	switch {
 	case err == nil && !d.More():
-		return release, nil
+		return done, nil
 	case errors.Is(err, io.EOF):
-		return release, nil // no body: nothing is set
+		return done, nil // no body: nothing is set
 	case errors.As(err, &large):
 		return nil, fmt.Errorf("%w: a body of more than %d bytes", client.ErrTooLarge, maxStrongBody)
 	case err == nil:
