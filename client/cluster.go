@@ -8,9 +8,14 @@ import (
 // A Cluster is what an embedded node and a remote client have in common. Safe
 // for concurrent use.
 type Cluster interface {
-	// Keyspace opens an eventual keyspace, which comes into being at its first
-	// use. ErrBadRequest if the name is not [a-z0-9][a-z0-9._-]{0,62}.
+	// Keyspace opens a keyspace. One that is not strong is eventual, and comes into being
+	// at its first use. ErrBadRequest if the name is not [a-z0-9][a-z0-9._-]{0,62}.
 	Keyspace(ctx context.Context, name string) (Keyspace, error)
+	// Strong opens a strong keyspace, which was created before: ErrNeedsStrong or
+	// ErrNotFound, at its first use at the latest, where there is none of that name. The
+	// same name gives the same handle; its default session ends with the Cluster.
+	Strong(ctx context.Context, name string) (Strong, error)
+	StrongAdmin
 	// Keyspaces describes all keyspaces that the node holds, by name.
 	Keyspaces(ctx context.Context) ([]KeyspaceInfo, error)
 	// Members are the known nodes, by name.

@@ -111,7 +111,6 @@ type Client struct {
 var (
 	_ Cluster      = (*Client)(nil)
 	_ StrongCaller = (*Client)(nil)
-	_ StrongAdmin  = (*Client)(nil)
 )
 
 // Dial connects to the API of a node: host:port, or a URL http://host:port. It

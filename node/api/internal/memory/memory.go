@@ -529,3 +529,34 @@ func (c *Cluster) ForceLeave(_ context.Context, name string) error {
 	}
 	return client.ErrNotFound
 }
+
+// errNoStrong: there are eventual keyspaces only.
+var errNoStrong = fmt.Errorf("%w: there is none here", client.ErrNeedsStrong)
+
+// Strong implements client.Cluster.
+func (c *Cluster) Strong(context.Context, string) (client.Strong, error) { return nil, errNoStrong }
+
+// CreateKeyspace implements client.StrongAdmin.
+func (c *Cluster) CreateKeyspace(context.Context, client.KeyspaceSpec) error { return errNoStrong }
+
+// RemoveKeyspace implements client.StrongAdmin.
+func (c *Cluster) RemoveKeyspace(context.Context, string) error { return errNoStrong }
+
+// StrongInfo implements client.StrongAdmin.
+func (c *Cluster) StrongInfo(context.Context, string) (client.StrongInfo, error) {
+	return client.StrongInfo{}, errNoStrong
+}
+
+// AddVoter implements client.StrongAdmin.
+func (c *Cluster) AddVoter(context.Context, string, string) error { return errNoStrong }
+
+// RemoveVoter implements client.StrongAdmin.
+func (c *Cluster) RemoveVoter(context.Context, string, string) error { return errNoStrong }
+
+// Decommission implements client.StrongAdmin.
+func (c *Cluster) Decommission(context.Context, string) error { return errNoStrong }
+
+// RecoverKeyspace implements client.StrongAdmin.
+func (c *Cluster) RecoverKeyspace(context.Context, string, string) (client.RecoveryReport, error) {
+	return client.RecoveryReport{}, errNoStrong
+}
