@@ -457,3 +457,18 @@ func TestTornCommits(t *testing.T) {
 		})
 	})
 }
+
+// Of a closed store the last commit is protected too, though sectors of it are
+// zeros: a crash could have left it like that, but the store was closed after it.
+func TestLastCommitOfAClosedStore(t *testing.T) {
+	path := newPath(t)
+	s := open(t, path, nil)
+	mustStore(t, group(t, s, "g"), []*raft.Log{{Index: 1, Data: append([]byte("some data"), make([]byte, 4096)...)}})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, path, "some data")
+	if _, err := logstore.Open(path, nil); !errors.Is(err, storage.ErrDamaged) {
+		t.Errorf("got %v, want ErrDamaged", err)
+	}
+}

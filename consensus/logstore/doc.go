@@ -25,7 +25,8 @@
 //
 // The journal is a directory of segments, whose names are consecutive numbers. A
 // segment is made in its full size, filled with zeros and synced, before it is used;
-// the next one is made when half of it is used. Integers are little-endian, checksums
+// the next one is made when half of it is used. They have 16 MiB, the first ones of a
+// store 1 and 4 MiB; larger ones are made where a commit needs them. Integers are little-endian, checksums
 // are CRC-32C.
 //
 //	segment  magic, format version u32, number u32, store u64, size u64, checksum

@@ -26,9 +26,9 @@ func (s *Store) prepare() {
 		case <-s.wanted:
 		}
 		s.mu.RLock()
-		number := s.segments[len(s.segments)-1].number + 1
+		current := s.segments[len(s.segments)-1]
 		s.mu.RUnlock()
-		seg, err := createSegment(s.dir, s.id, number, s.opts.segmentBytes)
+		seg, err := createSegment(s.dir, s.id, current.number+1, min(segmentGrowth*current.size, s.opts.segmentBytes))
 		s.fresh <- made{seg, err} // has a place: the writer asks again when it has taken it
 	}
 }

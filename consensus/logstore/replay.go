@@ -115,7 +115,7 @@ func (s *Store) begin() error {
 	var id [8]byte
 	_, _ = crand.Read(id[:]) // never fails
 	s.id, s.next = binary.LittleEndian.Uint64(id[:]), 1
-	seg, err := createSegment(s.dir, s.id, 1, s.opts.segmentBytes)
+	seg, err := createSegment(s.dir, s.id, 1, min(firstSegmentBytes, s.opts.segmentBytes))
 	if err != nil {
 		return err
 	}
@@ -136,8 +136,10 @@ func (s *Store) secure() error {
 		if _, err := seg.file.WriteAt(frame, seg.frame); err != nil {
 			return err
 		}
-		if err := seg.clear(); err != nil {
-			return err
+		if seg.torn {
+			if err := seg.clear(); err != nil {
+				return err
+			}
 		}
 		if err := datasync(seg.file); err != nil {
 			return err
@@ -159,6 +161,7 @@ func (r *replay) segment(seg *segment, image []byte) error {
 		case !ok && !torn(image, at, r.commit+1):
 			return seg.damage("the commit at %d is invalid", seg.used)
 		case !ok:
+			seg.torn = zeros(image[seg.used:]) < seg.size-seg.used
 			return nil
 		case f.commit != r.commit+1 && !(oldest && seg.unused() && f.commit > 0):
 			return seg.damage("commit %d after %d", f.commit, r.commit)

@@ -25,8 +25,11 @@ const (
 	tempSuffix    = ".new"
 
 	// defaultSegmentBytes is the size of a segment, unless a commit needs a
-	// larger one.
+	// larger one. The first of a store is smaller, and each at most segmentGrowth
+	// times as large as the one before: a node that stores little takes little.
 	defaultSegmentBytes = 16 << 20
+	firstSegmentBytes   = 1 << 20
+	segmentGrowth       = 4
 	// maxSegmentBytes bounds what is taken for a segment: all groups with all
 	// their stable values, and the largest commit, fit in it.
 	maxSegmentBytes = 512 << 20
@@ -46,6 +49,7 @@ type segment struct {
 	size   int64
 	used   int64        // up to the end of the last frame; the writer's, until there is a later segment
 	frame  int64        // where the last frame begins; set by the replay
+	torn   bool         // there is something behind the last frame; likewise
 	base   atomic.Int64 // bytes of the state at its beginning, 0 if unused
 	live   atomic.Int64 // bytes of the entries whose place is here
 }
