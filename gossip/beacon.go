@@ -19,16 +19,43 @@ const (
 // A beacon is the time at its origin. It spreads as an op would, without
 // announcements and repair, so that the lag of an origin is known while it
 // writes little, and a beacon that does not come says as much as one that is late.
+//
+// That of the origin of a mirror tells its position, too.
 type beacon struct {
-	origin crdt.Inc
-	at     crdt.HLC
+	origin   crdt.Inc
+	at       crdt.HLC
+	position Position // of a mirror, else zero
 }
 
 func appendBeacon(e *crdt.Encoder, b beacon) {
-	e.ArrayLen(3)
+	mirrored := b.position != Position{}
+	if mirrored {
+		e.ArrayLen(3 + positionFields)
+	} else {
+		e.ArrayLen(3)
+	}
 	e.Uint(kindBeacon)
 	e.Uint(uint64(b.origin))
 	e.Uint(uint64(b.at))
+	if mirrored {
+		e.Uint(b.position.Seq)
+		e.Uint(b.position.Revision)
+	}
+}
+
+// takeBeacon takes a beacon. more is as for take.
+func takeBeacon(d *crdt.Decoder, more *int) (b beacon, err error) {
+	var origin, at uint64
+	if err = takeUints(d, &origin, &at); err != nil {
+		return b, err
+	}
+	b = beacon{origin: crdt.Inc(origin), at: crdt.HLC(at)}
+	if *more < positionFields {
+		return b, nil
+	}
+	*more -= positionFields
+	b.position.At = b.at
+	return b, takeUints(d, &b.position.Seq, &b.position.Revision)
 }
 
 // tickBeacon sends the beacon that is due.
@@ -59,6 +86,14 @@ func (r *Replicator) tickBeacon() {
 func (r *Replicator) beacon(from *link, b beacon) {
 	r.stats.BeaconsReceived++
 	if b.origin == r.replica.Inc() {
+		return
+	}
+	if r.mirror.origin != 0 {
+		if b.origin != r.mirror.origin {
+			r.stats.DropForeign++
+			return
+		}
+		r.position(from, b)
 		return
 	}
 	ms := r.wallNs/int64(time.Millisecond) - b.at.WallMs()

@@ -3,6 +3,8 @@ package gossip
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/meshkv/meshkv/crdt"
 )
 
 // PeerID names a peer of the keyspace: the node's name, a slash and its
@@ -16,6 +18,9 @@ type Config struct {
 	// Seed keys the hashes of the tries and must be the same at all nodes that
 	// hold the keyspace: derive it from the keyspace's name.
 	Seed uint64
+	// Origin makes the keyspace a mirror: see Feed. It is the one incarnation whose ops
+	// are taken, and must be none that a process has or had. 0: no mirror.
+	Origin crdt.Inc
 	// Rand is the source of link tokens, session ids and jitter, and is owned
 	// by the Replicator from now on. Default: a fixed seed.
 	Rand *rand.Rand

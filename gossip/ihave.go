@@ -197,6 +197,9 @@ func (r *Replicator) graftDue() {
 // brought an op within the patience, and the rest.
 func (r *Replicator) coming(dots crdt.Dots, since, patience int64) (coming, rest crdt.Dots) {
 	return split(dots, func(inc crdt.Inc) bool {
+		if r.selfServed(inc) {
+			return r.nowNs-since < originPatience
+		}
 		o := r.tree.origins[inc]
 		if o == nil || o.from() == nil {
 			return false

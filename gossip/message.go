@@ -24,7 +24,8 @@ import (
 //	prune    [9, incs]                     the sender has their ops from elsewhere
 //	choke    [10, on]                      the sender takes no ops for now
 //	behind   [11]                          the receiver relies on the sender no more
-//	beacon   [12, inc, hlc]                what time it is at an origin that writes
+//	beacon   [12, inc, hlc, seq, revision] what time it is at an origin that writes; of that of
+//	                               a mirror, how far it is, which may be left out
 //
 // link is the sum of the tokens of both hellos: a message of an earlier link
 // between the same peers is recognised by it and dropped.
@@ -52,6 +53,7 @@ const (
 	maxBusyMs        = 60_000
 	defaultFrame     = 64 << 10
 	cutFields        = 5  // of the cut in a summary
+	positionFields   = 2  // of the position in a beacon
 	sessionOverhead  = 48 // of a session message beside its payload
 )
 

@@ -102,10 +102,9 @@ func (r *Replicator) take(l *link, kind uint64, more *int) error {
 		r.behindBy(l)
 		return nil
 	case kindBeacon:
-		var origin, at uint64
-		err := takeUints(d, &origin, &at)
+		b, err := takeBeacon(d, more)
 		if err == nil {
-			r.beacon(l, beacon{origin: crdt.Inc(origin), at: crdt.HLC(at)})
+			r.beacon(l, b)
 		}
 		return err
 	default: // kindAbort
@@ -143,12 +142,15 @@ func (r *Replicator) hello(l *link, theirs, mine uint64) {
 // op takes one received op.
 func (r *Replicator) op(l *link, op *crdt.Op) {
 	r.stats.OpsReceived++
+	if r.refuses(op) {
+		return
+	}
 	r.checkSpan(crdt.Span{Inc: op.Dot.Inc, Lo: op.Dot.Seq, Hi: op.Dot.Seq})
 	r.checkDots(op.Covers)
 	r.checkDots(op.Removes)
 	r.noteHLC(op.HLC)
 	before := r.data.Root()
-	if !r.replica.Apply(op) {
+	if !r.apply(op) {
 		r.stats.OpsDuplicate++
 		r.duplicated(l, r.tree.touch(op.Dot.Inc))
 		return
@@ -158,6 +160,14 @@ func (r *Replicator) op(l *link, op *crdt.Op) {
 	r.delivered(l, r.tree.touch(op.Dot.Inc))
 	r.noteLag(op.Dot.Inc, op.HLC)
 	r.spread(l, op)
+}
+
+// apply is the rule for one op.
+func (r *Replicator) apply(op *crdt.Op) (fresh bool) {
+	if r.mirror.origin != 0 {
+		return r.applyInOrder(op)
+	}
+	return r.replica.Apply(op)
 }
 
 // checkDots looks for dots of our own Inc that were not issued here.

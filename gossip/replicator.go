@@ -43,6 +43,7 @@ type Replicator struct {
 
 	tree   tree
 	choked bool // peers are to send no ops
+	mirror mirror
 
 	links map[PeerID]*link
 	order []*link // the same, ascending by peer
@@ -96,6 +97,7 @@ func New(cfg Config, state crdt.State, cells iter.Seq[*crdt.Cell]) *Replicator {
 		dec:     crdt.NewDecoder(),
 	}
 	r.tree = newTree(cfg.Limits.Origins)
+	r.mirror.origin = cfg.Origin
 	r.ring = ring{maxOps: cfg.Limits.RingOps, maxBytes: cfg.Limits.RingBytes, maxAge: cfg.Limits.RingAge}
 	if cells != nil {
 		for c := range cells {
@@ -421,6 +423,7 @@ func (r *Replicator) settle() {
 		r.clock.touch(inc)
 	}
 	if len(ch.Added) > r.added {
+		r.mirror.noteArrived(ch.Added[r.added:])
 		for _, l := range r.order {
 			if l.session != nil {
 				l.session.add(ch.Added[r.added:])

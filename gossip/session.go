@@ -239,6 +239,9 @@ func (r *Replicator) accept(l *link, id uint64) *session {
 // provide takes a cell that was offered. It becomes readable here, and its dot
 // enters the clock only at the session's end.
 func (r *Replicator) provide(c *crdt.Cell) {
+	if r.refusesCell(c) {
+		return
+	}
 	r.checkSpan(crdt.Span{Inc: c.Dot.Inc, Lo: c.Dot.Seq, Hi: c.Dot.Seq})
 	r.noteHLC(c.HLC)
 	if r.replica.Provide(c) {

@@ -25,6 +25,8 @@ type Stats struct {
 	LastLagMs     int64 // gauge: now less the HLC of the last new op
 	Lag           [LagBuckets]int64
 	LagSumMs      int64
+	OpsFed        int64 // of a mirror, new here when they were fed
+	StatesFed     int64 // of a mirror
 	ForeignDots   int64 // dots of our own Inc met that were not issued here
 	CellsProvided int64 // provisional cells taken in sessions
 
@@ -86,6 +88,8 @@ type Stats struct {
 	DropBudget       int64 // queued ops, over the budget of the node
 	DropOrigin       int64 // origins forgotten: their next op finds the tree anew
 	DropBeacon       int64 // of too many origins, for a link that lags, or of a clock far ahead
+	DropForeign      int64 // ops, cells and beacons that are not of the origin of a mirror
+	DropDeleted      int64 // deletions that a mirror could not keep in order
 	Overflows        int64 // queues dropped: links that fell behind
 	LinksLost        int64
 

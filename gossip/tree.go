@@ -206,7 +206,7 @@ func (r *Replicator) eager(l *link, o *origin) bool {
 	case RoleTree:
 		return o.mark(l)&pruned == 0
 	case RoleDirect:
-		return o.mark(l)&grafted != 0 || o.inc == r.replica.Inc() && o.mark(l)&pruned == 0
+		return o.mark(l)&grafted != 0 || r.mints(o.inc) && o.mark(l)&pruned == 0
 	}
 	return false
 }
@@ -257,6 +257,10 @@ func (r *Replicator) delivered(l *link, o *origin) {
 	if o.inc == r.replica.Inc() {
 		return
 	}
+	if r.selfServed(o.inc) {
+		r.prune(l, o)
+		return
+	}
 	if o.mark(l)&refused != 0 {
 		if o.from() != nil || r.nowNs-o.toldAt(l) < repruneAfter {
 			return
@@ -274,7 +278,7 @@ func (r *Replicator) delivered(l *link, o *origin) {
 func (r *Replicator) duplicated(l *link, o *origin) {
 	p := o.from()
 	switch {
-	case o.inc == r.replica.Inc():
+	case o.inc == r.replica.Inc(), r.selfServed(o.inc):
 		r.prune(l, o)
 	case p == l:
 	case p == nil:
