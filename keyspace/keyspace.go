@@ -76,10 +76,12 @@ type Env struct {
 // A Keyspace is one eventual keyspace at one node. It implements
 // client.Keyspace. Safe for concurrent use.
 type Keyspace struct {
-	name  string // as users know it
-	id    string // at peers and in the store: the name, and its generation if that is not 0
-	env   *Env
-	index *index
+	name string // as users know it
+	id   string // at peers and in the store: the name, and its generation if that is not 0
+	// origin is that of the mirror which this is, or 0: see OpenMirror.
+	origin crdt.Inc
+	env    *Env
+	index  *index
 
 	mu          sync.Mutex // protects the fields below
 	rep         *gossip.Replicator
@@ -110,16 +112,21 @@ type Keyspace struct {
 // one. The state is taken over. The id is the keyspace's name, followed by a '#'
 // and its generation where it was removed before.
 func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspace {
+	return open(id, 0, env, st, now)
+}
+
+func open(id string, origin crdt.Inc, env *Env, st storage.KeyspaceState, now time.Time) *Keyspace {
 	name, _, _ := strings.Cut(id, "#")
 	k := &Keyspace{
-		name:  name,
-		id:    id,
-		env:   env,
-		index: newIndex(),
-		life:  newLifetimes(),
-		mine:  newRegistry(),
-		dark:  make(map[string]struct{}),
-		logID: rand.Uint64(),
+		name:   name,
+		id:     id,
+		origin: origin,
+		env:    env,
+		index:  newIndex(),
+		life:   newLifetimes(),
+		mine:   newRegistry(),
+		dark:   make(map[string]struct{}),
+		logID:  rand.Uint64(),
 	}
 	clock := st.Clock
 	if clock == nil {
@@ -142,6 +149,7 @@ func Open(id string, env *Env, st storage.KeyspaceState, now time.Time) *Keyspac
 		Keyspace: id,
 		Self:     env.Self,
 		Seed:     xxhash.Sum64String(id),
+		Origin:   origin,
 		Budget:   &env.queues,
 		Pace:     env.paceOf(id),
 		Rand:     rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),

@@ -31,7 +31,7 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 			k.ticket = after.ticket
 		}
 		for _, inc := range ch.Clock {
-			if inc != k.rep.Replica().Inc() && clock.Entry(inc).Closed {
+			if k.origin == 0 && inc != k.rep.Replica().Inc() && clock.Entry(inc).Closed {
 				after.closed = append(after.closed, inc)
 			}
 		}

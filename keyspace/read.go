@@ -31,8 +31,10 @@ func (k *Keyspace) Get(ctx context.Context, key string, o *client.GetOptions) (e
 	e.Modified = time.UnixMilli(c.HLC.WallMs())
 	if l := k.env.Owners.last.Load(); l != nil && l.inc == c.Dot.Inc {
 		e.Origin = l.name
-	} else {
+	} else if k.origin == 0 {
 		e.Origin = k.env.Owners.Name(c.Dot.Inc)
+	} else {
+		return k.entry(c), nil
 	}
 	return e, nil
 }
@@ -112,14 +114,26 @@ func (k *Keyspace) entry(c *crdt.Cell) client.Entry {
 		Key:       c.Key,
 		Value:     c.Value,
 		Version:   client.Version{Inc: uint64(c.Dot.Inc), Seq: c.Dot.Seq},
-		Origin:    k.env.Owners.Name(c.Dot.Inc),
+		Origin:    k.writerName(c.Dot.Inc),
 		Modified:  time.UnixMilli(c.HLC.WallMs()),
 		Ephemeral: c.Ephemeral(),
 	}
 	if c.Expires != 0 {
 		e.Expires = time.UnixMilli(c.Expires)
 	}
+	if k.origin != 0 {
+		e.Version = strongVersion(c)
+	}
 	return e
+}
+
+// writerName is who wrote what inc did, for users: a node, or the strong keyspace of
+// which this is a mirror.
+func (k *Keyspace) writerName(inc crdt.Inc) string {
+	if inc == k.origin && inc != 0 {
+		return k.strongName()
+	}
+	return k.env.Owners.Name(inc)
 }
 
 // waitFor blocks until the write named by the token is known here.

@@ -40,7 +40,7 @@ func (k *Keyspace) Reopen(now time.Time) (*Keyspace, error) {
 			return nil, fmt.Errorf("reopen keyspace %s: %w", k.name, err)
 		}
 	}
-	next := Open(k.id, k.env, storage.KeyspaceState{Cells: cells}, now)
+	next := open(k.id, k.origin, k.env, storage.KeyspaceState{Cells: cells}, now)
 	next.settleAfter = k.settleAfter
 	for _, c := range cells {
 		if c.Dot.Inc == next.rep.Replica().Inc() {

@@ -120,7 +120,7 @@ func (k *Keyspace) OwnerChanged(now time.Time, inc crdt.Inc) {
 // cells if that falls to this node.
 func (k *Keyspace) CloseInc(now time.Time, inc crdt.Inc) {
 	k.drive(now, func() {
-		if k.rep.Replica().Clock().Entry(inc).Max() == 0 && len(k.life.byOwner[inc]) == 0 {
+		if k.origin != 0 || k.rep.Replica().Clock().Entry(inc).Max() == 0 && len(k.life.byOwner[inc]) == 0 {
 			return // it never wrote here: nothing to close, and no entry to keep
 		}
 		k.rep.CloseInc(inc)

@@ -33,12 +33,13 @@ func (x *index) DotsOf(inc crdt.Inc) []crdt.Dot {
 
 // Survey describes what this replica holds of closed incarnations. It is not ok
 // while the replica has met no member since it began empty, unless it is alone,
-// nor while its own incarnation is not what others may count on.
+// nor while its own incarnation is not what others may count on. A mirror has no
+// closed incarnations to survey: none of a member ever writes there.
 func (k *Keyspace) Survey(alone bool) (s crdt.Survey, ok bool) {
 	met := alone || k.Met()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if !met || k.done || k.rep.Lost() {
+	if k.origin != 0 || !met || k.done || k.rep.Lost() {
 		return crdt.Survey{}, false
 	}
 	if !k.surveyed { // it may look at every cell

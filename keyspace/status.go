@@ -102,13 +102,13 @@ func (k *Keyspace) Status() client.KeyspaceStatus {
 func (k *Keyspace) originStatuses(origins []gossip.OriginLag) []client.OriginStatus {
 	newest := make(map[string]time.Time, len(origins))
 	for _, o := range origins {
-		if name := k.env.Owners.Name(o.Origin); o.Heard.After(newest[name]) {
+		if name := k.writerName(o.Origin); o.Heard.After(newest[name]) {
 			newest[name] = o.Heard
 		}
 	}
 	var out []client.OriginStatus
 	for _, o := range origins {
-		name := k.env.Owners.Name(o.Origin)
+		name := k.writerName(o.Origin)
 		heard, ok := newest[name]
 		if !ok || !heard.Equal(o.Heard) {
 			continue

@@ -36,6 +36,9 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	if err := checkKey(key); err != nil {
 		return client.Version{}, err
 	}
+	if err := k.checkWritable(); err != nil {
+		return client.Version{}, err
+	}
 	if err := k.admit(ctx); err != nil {
 		return client.Version{}, err
 	}
@@ -59,6 +62,9 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 // Delete implements client.Keyspace.
 func (k *Keyspace) Delete(ctx context.Context, key string, o *client.DeleteOptions) (client.Deletion, error) {
 	if err := checkKey(key); err != nil {
+		return client.Deletion{}, err
+	}
+	if err := k.checkWritable(); err != nil {
 		return client.Deletion{}, err
 	}
 	now := time.Now()
