@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
+
+	"github.com/meshkv/meshkv/client"
 )
 
 // defaultAPIAddr is where client commands look for a node.
@@ -30,10 +32,17 @@ type app struct {
 	timeout time.Duration // --timeout
 
 	watchPatience time.Duration // of a watch whose node is gone
+	killAfter     time.Duration // from SIGTERM to SIGKILL, of a child that must end
+
+	signals *signals
+	dial    func(ctx context.Context, host string, o *client.DialOptions) (remoteNode, error)
 }
 
 func newApp(stdin io.Reader, stdout, stderr io.Writer, env func(string) (string, bool)) *app {
-	return &app{stdin: stdin, stdout: stdout, stderr: stderr, env: env, watchPatience: watchPatience}
+	return &app{
+		stdin: stdin, stdout: stdout, stderr: stderr, env: env,
+		watchPatience: watchPatience, killAfter: killAfter, signals: &signals{}, dial: dialNode,
+	}
 }
 
 // run executes one command line and returns the exit code. An error becomes
@@ -90,6 +99,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.agentCommand(), a.devCommand(), a.demoCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(), a.watchCommand(),
+		a.lockCommand(), a.electCommand(),
 		a.membersCommand(), a.statusCommand(), a.digestCommand(), a.diffCommand(),
 		a.waitCommand(), a.rttCommand(), a.reachabilityCommand(), a.leaveCommand(), a.forceLeaveCommand(), a.keyspaceCommand(),
 		a.completionCommand(), a.versionCommand(),

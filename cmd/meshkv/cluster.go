@@ -20,7 +20,7 @@ func (a *app) membersCommand() *cobra.Command {
 		Short: "List the nodes of the cluster as the asked node sees them",
 		Args:  exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
+			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error {
 				members, err := c.Members(ctx)
 				if err != nil {
 					return fmt.Errorf("members: %w", err)
@@ -89,7 +89,7 @@ func (a *app) leaveCommand() *cobra.Command {
 			"A node that will come back is stopped instead: SIGTERM to its agent.",
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
+			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error {
 				st, err := c.Status(ctx)
 				if err != nil {
 					return fmt.Errorf("leave: %w", err)

@@ -50,27 +50,35 @@ func (e *failure) Unwrap() error { return e.cause }
 
 // exitCode is the code for a command that ended with err.
 func exitCode(ctx context.Context, err error) int {
-	var usage *usageError
+	var (
+		usage *usageError
+		child *childExit
+	)
 	switch {
 	case err == nil:
 		return codeOK
+	case errors.As(err, &child):
+		return child.code
 	case errors.As(err, &usage):
 		return codeUsage
 	case interrupted(ctx, err):
 		return codeInterrupted
+	case errors.Is(err, client.ErrNoQuorum): // however long that was waited for
+		return codeUnavailable
 	case errors.Is(err, client.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return codeTimeout
 	case errors.Is(err, client.ErrUnknownOutcome):
 		return codeError // neither "failed" nor "done": never one of the codes that scripts retry on
-	case errors.Is(err, client.ErrBadRequest):
+	case errors.Is(err, client.ErrBadRequest), errors.Is(err, client.ErrFutureRevision):
 		return codeUsage
 	case errors.Is(err, client.ErrNotFound):
 		return codeNotFound
-	case errors.Is(err, client.ErrConflict):
+	case errors.Is(err, client.ErrConflict), errors.Is(err, client.ErrSessionLost), errors.Is(err, client.ErrNotHeld),
+		errors.Is(err, client.ErrPoolExhausted):
 		return codeConflict
 	case errors.Is(err, client.ErrDenied):
 		return codeDenied
-	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrNoQuorum), errors.Is(err, client.ErrJoining),
+	case errors.Is(err, client.ErrUnavailable), errors.Is(err, client.ErrJoining),
 		errors.Is(err, client.ErrDraining), errors.Is(err, client.ErrOverloaded), errors.Is(err, client.ErrNotCaughtUp):
 		return codeUnavailable
 	}
@@ -86,7 +94,8 @@ func interrupted(ctx context.Context, err error) bool {
 // errorLine is the one line that tells what went wrong and what to do about
 // it; empty if nothing is left to say.
 func errorLine(ctx context.Context, err error) string {
-	if errors.Is(err, errSilent) {
+	var child *childExit
+	if errors.Is(err, errSilent) || errors.As(err, &child) {
 		return ""
 	}
 	if interrupted(ctx, err) {
@@ -97,6 +106,12 @@ func errorLine(ctx context.Context, err error) string {
 	switch {
 	case errors.Is(err, client.ErrUnknownOutcome):
 		remedy = "the write may or may not have been applied: read the key before writing again"
+	case errors.Is(err, client.ErrNoQuorum):
+		remedy = "a majority of the keyspace's voters is needed: 'meshkv voters KS' lists them"
+	case errors.Is(err, client.ErrNeedsStrong):
+		remedy = "'meshkv keyspace create KS --mode strong' creates one"
+	case errors.Is(err, client.ErrFull):
+		remedy = "deletes still work"
 	case errors.Is(err, client.ErrUnavailable):
 		remedy = "is the node running? 'meshkv dev' starts one; --addr or MESHKV_ADDR names another"
 	case errors.Is(err, client.ErrTimeout), errors.Is(err, context.DeadlineExceeded):

@@ -5,8 +5,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-
-	"github.com/meshkv/meshkv/client"
 )
 
 func (a *app) forceLeaveCommand() *cobra.Command {
@@ -17,7 +15,7 @@ func (a *app) forceLeaveCommand() *cobra.Command {
 			"put as ephemeral is gone for ever. If it does come back, it is a member again, with all that it has.",
 		Args: exactArgs("NODE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
+			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error {
 				if err := c.ForceLeave(ctx, args[0]); err != nil {
 					return fmt.Errorf("force-leave %s: %w", printable(args[0]), err)
 				}

@@ -27,7 +27,7 @@ func (a *app) keyspaceCommand() *cobra.Command {
 		Short: "List the keyspaces of the asked node",
 		Args:  exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
+			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error {
 				infos, err := c.Keyspaces(ctx)
 				if err != nil {
 					return fmt.Errorf("keyspace ls: %w", err)
@@ -53,7 +53,7 @@ func (a *app) keyspaceCommand() *cobra.Command {
 					return a.printKeyspaceInfo(info)
 				})
 			}
-			return a.withNode(cmd.Context(), func(ctx context.Context, c client.Cluster) error {
+			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error {
 				infos, err := c.Keyspaces(ctx) // opening one would create it
 				if err != nil {
 					return fmt.Errorf("keyspace info: %w", err)

@@ -13,14 +13,14 @@ import (
 )
 
 func main() {
+	os.Exit(newApp(os.Stdin, os.Stdout, os.Stderr, os.LookupEnv).runProcess())
+}
+
+// runProcess runs the command line of this process, with its signals.
+func (a *app) runProcess() int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	go func() {
-		<-signals
-		cancel(errInterrupted) // the command ends in good order
-		<-signals
-		os.Exit(codeInterrupted) // it was not fast enough for the user
-	}()
-	os.Exit(newApp(os.Stdin, os.Stdout, os.Stderr, os.LookupEnv).run(ctx, os.Args[1:]))
+	go a.signals.follow(signals, cancel)
+	return a.run(ctx, os.Args[1:])
 }

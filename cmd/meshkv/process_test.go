@@ -27,11 +27,14 @@ const runAsProgram = "MESHKV_TEST_RUN_AS_PROGRAM"
 const patience = 60 * time.Second
 
 func TestMain(m *testing.M) {
-	if os.Getenv(runAsProgram) != "" {
+	switch os.Getenv(runAsProgram) {
+	case "":
+		os.Exit(m.Run())
+	case withFake:
+		os.Exit(fakeProgram())
+	default:
 		main()
-		return
 	}
-	os.Exit(m.Run())
 }
 
 // program prepares a meshkv process that ends with the test.

@@ -11,8 +11,27 @@ import (
 	"github.com/meshkv/meshkv/client"
 )
 
+// A remoteNode is a connection to a node.
+type remoteNode interface {
+	client.Cluster
+	Close() error
+}
+
+// A strongNode is a connection to a node that offers strong keyspaces.
+type strongNode interface {
+	client.StrongAdmin
+	Strong(ctx context.Context, name string) (client.Strong, error)
+}
+
+func asStrong(c remoteNode) (strongNode, error) {
+	if s, ok := c.(strongNode); ok {
+		return s, nil
+	}
+	return nil, fmt.Errorf("strong keyspaces: %w: this version of the client has none", client.ErrNeedsStrong)
+}
+
 // withNode runs fn with a connection to the node of --addr, within --timeout.
-func (a *app) withNode(ctx context.Context, fn func(ctx context.Context, c client.Cluster) error) error {
+func (a *app) withNode(ctx context.Context, fn func(ctx context.Context, c remoteNode) error) error {
 	ctx, cancel := a.deadline(ctx)
 	defer cancel()
 	c, err := a.connect(ctx, a.addr)
@@ -25,13 +44,25 @@ func (a *app) withNode(ctx context.Context, fn func(ctx context.Context, c clien
 
 // withKeyspace is withNode for a command that uses one keyspace.
 func (a *app) withKeyspace(ctx context.Context, name string, fn func(ctx context.Context, ks client.Keyspace) error) error {
-	return a.withNode(ctx, func(ctx context.Context, c client.Cluster) error {
+	return a.withNode(ctx, func(ctx context.Context, c remoteNode) error {
 		ks, err := c.Keyspace(ctx, name)
 		if err != nil {
 			return fmt.Errorf("open keyspace %s: %w", name, err)
 		}
 		return fn(ctx, ks)
 	})
+}
+
+func openStrong(ctx context.Context, c remoteNode, name string) (client.Strong, error) {
+	node, err := asStrong(c)
+	if err != nil {
+		return nil, err
+	}
+	s, err := node.Strong(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("open keyspace %s: %w", name, err)
+	}
+	return s, nil
 }
 
 func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -49,12 +80,17 @@ const (
 )
 
 // connect opens the API at addr, which is a URL or host:port.
-func (a *app) connect(ctx context.Context, addr string) (*client.Client, error) {
+func (a *app) connect(ctx context.Context, addr string) (remoteNode, error) {
 	host, err := apiHost(addr)
 	if err != nil {
 		return nil, err
 	}
-	c, err := client.Dial(ctx, host, a.dialOptions())
+	return a.dial(ctx, host, a.dialOptions())
+}
+
+// dialNode connects to the API at host.
+func dialNode(ctx context.Context, host string, o *client.DialOptions) (remoteNode, error) {
+	c, err := client.Dial(ctx, host, o)
 	if err != nil {
 		return nil, err
 	}

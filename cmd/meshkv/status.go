@@ -63,7 +63,7 @@ func (a *app) statusCommand() *cobra.Command {
 
 // status prints one status after prefix.
 func (a *app) status(ctx context.Context, prefix string) error {
-	return a.withNode(ctx, func(ctx context.Context, c client.Cluster) error {
+	return a.withNode(ctx, func(ctx context.Context, c remoteNode) error {
 		st, err := c.Status(ctx)
 		if err != nil {
 			return fmt.Errorf("status: %w", err)

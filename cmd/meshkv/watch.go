@@ -68,7 +68,7 @@ func (a *app) watch(ctx context.Context, keyspace, prefix string, o *client.Watc
 	return a.printEvents(ctx, w, untilSynced)
 }
 
-func (a *app) openWatch(ctx context.Context, keyspace, prefix string, o *client.WatchOptions) (*client.Client, client.Watch, error) {
+func (a *app) openWatch(ctx context.Context, keyspace, prefix string, o *client.WatchOptions) (remoteNode, client.Watch, error) {
 	c, err := a.connect(ctx, a.addr)
 	if err != nil {
 		return nil, nil, err
