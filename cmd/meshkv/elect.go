@@ -63,9 +63,9 @@ func (a *app) observe(ctx context.Context, keyspace, name string) error {
 		return err
 	}
 	defer c.Close()
-	s, err := openStrong(opening, c, keyspace)
+	s, err := c.Strong(opening, keyspace)
 	if err != nil {
-		return err
+		return fmt.Errorf("open keyspace %s: %w", keyspace, err)
 	}
 	o, err := s.Observe(opening, name)
 	if err != nil {
@@ -86,7 +86,7 @@ func (a *app) observe(ctx context.Context, keyspace, name string) error {
 func printLeader(w io.Writer, format string, l client.Leader) (err error) {
 	switch {
 	case format == formatJSON:
-		return writeJSON(w, leaderJSON{l.Known, l.Elected, textOrBytes(l.Value), l.Token, l.Session})
+		return writeJSON(w, l)
 	case format == formatRaw:
 		value := ""
 		if l.Elected {

@@ -24,23 +24,29 @@ const withFake = "fake"
 type fakeNode struct {
 	client.Cluster
 	client.StrongAdmin
-	strong *fakeStrong
+	strong   client.Strong
+	keyspace client.Keyspace
+	opened   string // the keyspace that was asked for last
 }
 
 func (n *fakeNode) Close() error { return nil }
 
 func (n *fakeNode) Strong(_ context.Context, name string) (client.Strong, error) {
-	n.strong.keyspace = name
+	n.opened = name
 	return n.strong, nil
+}
+
+func (n *fakeNode) Keyspace(_ context.Context, name string) (client.Keyspace, error) {
+	n.opened = name
+	return n.keyspace, nil
 }
 
 // A fakeStrong grants every lock at once, or fails with lockErr.
 type fakeStrong struct {
 	client.Strong
-	keyspace string
-	lockErr  func(ctx context.Context) error
-	unlock   func() error
-	lost     chan struct{}
+	lockErr func(ctx context.Context) error
+	unlock  func() error
+	lost    chan struct{}
 
 	mu    sync.Mutex // protects calls
 	calls []string

@@ -17,39 +17,88 @@ import (
 const maxStdinValue = 1 << 20
 
 func (a *app) putCommand() *cobra.Command {
-	var o client.PutOptions
+	var (
+		o         client.PutOptions
+		ifVersion string
+	)
 	cmd := &cobra.Command{
 		Use:     "put KS/KEY VALUE|-",
 		Short:   "Store a value; '-' reads it from stdin",
 		Example: "  meshkv put nodes/host-1 '{\"vtep\":\"10.0.0.1\"}'\n  meshkv put config/blob - < file\n  meshkv put leases/a x --ttl 30s",
 		Args:    exactArgs("KS/KEY", "VALUE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			keyspace, key, err := parseAddress(args[0])
-			if err != nil {
-				return err
-			}
 			if o.TTL < 0 {
 				return usagef("--ttl %v: a time to live is positive", o.TTL)
 			}
-			value := []byte(args[1])
-			if args[1] == "-" {
-				if value, err = readValue(a.stdin); err != nil {
-					return err
-				}
+			if o.IfAbsent && ifVersion != "" {
+				return usagef("--if-absent and --if-version exclude each other")
 			}
-			return a.withKeyspace(cmd.Context(), keyspace, func(ctx context.Context, ks client.Keyspace) error {
-				v, err := ks.Put(ctx, key, value, &o)
-				if err != nil {
-					return fmt.Errorf("put: %w", err)
-				}
-				return a.printVersion("stored", v)
-			})
+			var err error
+			if o.IfVersion, err = parseVersion(ifVersion); err != nil {
+				return err
+			}
+			return a.put(cmd.Context(), args[0], args[1], &o)
 		},
 	}
 	cmd.Flags().DurationVar(&o.TTL, "ttl", 0, "let the value expire after this long")
 	cmd.Flags().BoolVar(&o.Ephemeral, "ephemeral", false, "bind the value to the life of the node that stores it")
 	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the value is on the node's disk")
+	cmd.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "only if there is no such key, else exit code 4; strong keyspaces")
+	cmd.Flags().StringVar(&ifVersion, "if-version", "", "only if the key has this version, else exit code 4; strong keyspaces")
 	return a.clientFlags(cmd)
+}
+
+func (a *app) casCommand() *cobra.Command {
+	var ifVersion string
+	cmd := &cobra.Command{
+		Use:   "cas KS/KEY VALUE|- --if-version V",
+		Short: "Store a value if the key still has a version",
+		Long: "Store a value in a strong keyspace if the key still has the version that 'meshkv get -o json' gave, else end\n" +
+			"with exit code 4 and change nothing.",
+		Args: exactArgs("KS/KEY", "VALUE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if ifVersion == "" {
+				return usagef("--if-version is missing: give the version that the key must have ('meshkv put --if-absent' wants none)")
+			}
+			v, err := parseVersion(ifVersion)
+			if err != nil {
+				return err
+			}
+			return a.put(cmd.Context(), args[0], args[1], &client.PutOptions{IfVersion: v})
+		},
+	}
+	cmd.Flags().StringVar(&ifVersion, "if-version", "", "the version that the key must have")
+	return a.clientFlags(cmd)
+}
+
+// parseVersion is the version of --if-version; empty is none.
+func parseVersion(text string) (client.Version, error) {
+	v, err := client.ParseVersion(text)
+	if err != nil {
+		return v, usagef("--if-version %q is no version that meshkv printed", printable(text))
+	}
+	return v, nil
+}
+
+// put stores a value, or stdin if that is -.
+func (a *app) put(ctx context.Context, address, value string, o *client.PutOptions) error {
+	keyspace, key, err := parseAddress(address)
+	if err != nil {
+		return err
+	}
+	stored := []byte(value)
+	if value == "-" {
+		if stored, err = readValue(a.stdin); err != nil {
+			return err
+		}
+	}
+	return a.withKeyspace(ctx, keyspace, func(ctx context.Context, ks client.Keyspace) error {
+		v, err := ks.Put(ctx, key, stored, o)
+		if err != nil {
+			return fmt.Errorf("put: %w", err)
+		}
+		return a.printVersion("stored", v)
+	})
 }
 
 func readValue(r io.Reader) ([]byte, error) {
@@ -80,8 +129,8 @@ func (a *app) printVersion(done string, v client.Version) error {
 
 func (a *app) getCommand() *cobra.Command {
 	var (
-		o     client.GetOptions
-		after string
+		o            client.GetOptions
+		after, level string
 	)
 	cmd := &cobra.Command{
 		Use:   "get KS/KEY",
@@ -91,6 +140,9 @@ func (a *app) getCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keyspace, key, err := parseAddress(args[0])
 			if err != nil {
+				return err
+			}
+			if o.Local, o.Linearizable, err = parseConsistency(level); err != nil {
 				return err
 			}
 			o.After = client.Token(after)
@@ -105,6 +157,8 @@ func (a *app) getCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&after, "after", "", "first wait until the node has seen the write with this token")
 	cmd.Flags().BoolVar(&o.Siblings, "siblings", false, "also print concurrent values")
+	cmd.Flags().StringVar(&level, "consistency", "", "local or linearizable (default: linearizable in strong keyspaces, local in eventual ones)")
+	cmd.Flags().Uint64Var(&o.Revision, "revision", 0, "read as of this revision; strong keyspaces")
 	return a.clientFlags(cmd)
 }
 
@@ -136,8 +190,25 @@ func (a *app) printEntry(e client.Entry) error {
 	return err
 }
 
+// parseConsistency reads --consistency; empty leaves it to the keyspace's mode.
+func parseConsistency(level string) (local, linearizable bool, err error) {
+	switch level {
+	case "":
+	case "local":
+		local = true
+	case "linearizable":
+		linearizable = true
+	default:
+		err = usagef("--consistency %q: the levels are local and linearizable", printable(level))
+	}
+	return local, linearizable, err
+}
+
 func (a *app) delCommand() *cobra.Command {
-	var o client.DeleteOptions
+	var (
+		o         client.DeleteOptions
+		ifVersion string
+	)
 	cmd := &cobra.Command{
 		Use:   "del KS/KEY",
 		Short: "Delete every value of a key that the node holds",
@@ -146,6 +217,9 @@ func (a *app) delCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keyspace, key, err := parseAddress(args[0])
 			if err != nil {
+				return err
+			}
+			if o.IfVersion, err = parseVersion(ifVersion); err != nil {
 				return err
 			}
 			return a.withKeyspace(cmd.Context(), keyspace, func(ctx context.Context, ks client.Keyspace) error {
@@ -158,6 +232,7 @@ func (a *app) delCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the deletion is on the node's disk")
+	cmd.Flags().StringVar(&ifVersion, "if-version", "", "only if the key has this version, else exit code 4; strong keyspaces")
 	return a.clientFlags(cmd)
 }
 
@@ -202,6 +277,8 @@ func (a *app) lsCommand() *cobra.Command {
 	}
 	cmd.Flags().IntVar(&o.Limit, "limit", 0, "list at most this many keys; 0 lists all")
 	cmd.Flags().StringVar(&o.After, "after", "", "list only what comes after this key")
+	cmd.Flags().BoolVar(&o.Local, "local", false, "list what the asked node holds, which may be behind in strong keyspaces")
+	cmd.Flags().Uint64Var(&o.Revision, "revision", 0, "list as of this revision; strong keyspaces")
 	return a.clientFlags(cmd)
 }
 

@@ -132,9 +132,9 @@ func (a *app) hold(ctx context.Context, h holding) error {
 		return err
 	}
 	defer c.Close()
-	s, err := openStrong(dialing, c, h.keyspace)
+	s, err := c.Strong(dialing, h.keyspace)
 	if err != nil {
-		return err
+		return fmt.Errorf("open keyspace %s: %w", h.keyspace, err)
 	}
 	waiting, cancel := a.deadline(ctx)
 	held, err := h.acquire(waiting, s)
@@ -194,8 +194,8 @@ func (a *app) printHeld(h *holding, held client.Held) (err error) {
 			Keyspace string              `json:"keyspace"`
 			Name     string              `json:"name"`
 			Token    client.FencingToken `json:"token"`
-			Session  client.SessionID    `json:"session"`
-		}{h.keyspace, h.name, held.Token(), held.Session()})
+			Session  string              `json:"session"`
+		}{h.keyspace, h.name, held.Token(), strconv.FormatUint(uint64(held.Session()), 10)})
 	case formatRaw:
 		_, err = fmt.Fprintln(a.stdout, held.Token())
 	default:

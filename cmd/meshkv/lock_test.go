@@ -30,9 +30,10 @@ func TestLockCalls(t *testing.T) {
 		{[]string{"elect", "locks/a", "host-1", "--", "true"}, "Campaign a host-1 15s"},
 	} {
 		s := newFakeStrong()
-		r := fakeRun(t, &fakeNode{strong: s}, "", c.args...)
-		if r.code != 0 || r.stdout != "" || r.stderr != "" || s.keyspace != "locks" || !slices.Equal(s.calls, []string{c.want, "Unlock"}) {
-			t.Errorf("%v: %+v, keyspace %s, calls %q", c.args, r, s.keyspace, s.calls)
+		n := &fakeNode{strong: s}
+		r := fakeRun(t, n, "", c.args...)
+		if r.code != 0 || r.stdout != "" || r.stderr != "" || n.opened != "locks" || !slices.Equal(s.calls, []string{c.want, "Unlock"}) {
+			t.Errorf("%v: %+v, keyspace %s, calls %q", c.args, r, n.opened, s.calls)
 		}
 	}
 }
@@ -258,7 +259,7 @@ func TestLockWithoutCommand(t *testing.T) {
 	t.Parallel()
 	for form, want := range map[string]string{
 		"table": "lock locks/a is held, token 7, until interrupted", "raw": "7",
-		"json": `{"keyspace":"locks","name":"a","token":7,"session":12}`,
+		"json": `{"keyspace":"locks","name":"a","token":7,"session":"12"}`,
 	} {
 		l := startLocked(t, "lock", "locks/a", "-o", form)
 		l.wantLine(want)

@@ -14,20 +14,9 @@ import (
 // A remoteNode is a connection to a node.
 type remoteNode interface {
 	client.Cluster
-	Close() error
-}
-
-// A strongNode is a connection to a node that offers strong keyspaces.
-type strongNode interface {
 	client.StrongAdmin
 	Strong(ctx context.Context, name string) (client.Strong, error)
-}
-
-func asStrong(c remoteNode) (strongNode, error) {
-	if s, ok := c.(strongNode); ok {
-		return s, nil
-	}
-	return nil, fmt.Errorf("strong keyspaces: %w: this version of the client has none", client.ErrNeedsStrong)
+	Close() error
 }
 
 // withNode runs fn with a connection to the node of --addr, within --timeout.
@@ -53,16 +42,15 @@ func (a *app) withKeyspace(ctx context.Context, name string, fn func(ctx context
 	})
 }
 
-func openStrong(ctx context.Context, c remoteNode, name string) (client.Strong, error) {
-	node, err := asStrong(c)
-	if err != nil {
-		return nil, err
-	}
-	s, err := node.Strong(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("open keyspace %s: %w", name, err)
-	}
-	return s, nil
+// withStrong is withNode for a command that needs a strong keyspace.
+func (a *app) withStrong(ctx context.Context, name string, fn func(ctx context.Context, s client.Strong) error) error {
+	return a.withNode(ctx, func(ctx context.Context, c remoteNode) error {
+		s, err := c.Strong(ctx, name)
+		if err != nil {
+			return fmt.Errorf("open keyspace %s: %w", name, err)
+		}
+		return fn(ctx, s)
+	})
 }
 
 func (a *app) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
