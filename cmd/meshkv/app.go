@@ -102,6 +102,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.casCommand(), a.historyCommand(), a.lockCommand(), a.electCommand(),
 		a.membersCommand(), a.statusCommand(), a.digestCommand(), a.diffCommand(),
 		a.waitCommand(), a.rttCommand(), a.reachabilityCommand(), a.leaveCommand(), a.forceLeaveCommand(), a.keyspaceCommand(),
+		a.votersCommand(), a.decommissionCommand(),
 		a.completionCommand(), a.versionCommand(),
 	)
 	return root
@@ -144,6 +145,15 @@ func (a *app) helpCommand() *cobra.Command {
 func (a *app) clientFlags(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&a.addr, "addr", defaultAPIAddr, "API address of the node to ask (MESHKV_ADDR)")
 	cmd.Flags().Duration("timeout", 10*time.Second, "give up after this long; 0 never gives up")
+	return cmd
+}
+
+// patientFlags is clientFlags for a command that takes its time.
+func (a *app) patientFlags(cmd *cobra.Command, timeout time.Duration, usage string) *cobra.Command {
+	a.clientFlags(cmd)
+	f := cmd.Flags().Lookup("timeout")
+	f.Usage, f.DefValue = usage, timeout.String()
+	_ = f.Value.Set(f.DefValue) // a duration, by its own text
 	return cmd
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 func (a *app) keyspaceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "keyspace",
-		Short: "List and describe keyspaces",
+		Short: "Create, list, describe and remove keyspaces",
 		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -41,6 +43,9 @@ func (a *app) keyspaceCommand() *cobra.Command {
 		Short: "Describe a keyspace as the asked node sees it",
 		Args:  exactArgs("KS"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == systemGroup {
+				return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error { return a.strongInfo(ctx, c, args[0]) })
+			}
 			if err := checkKeyspace(args[0]); err != nil {
 				return err
 			}
@@ -53,23 +58,30 @@ func (a *app) keyspaceCommand() *cobra.Command {
 					return a.printKeyspaceInfo(info)
 				})
 			}
-			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error {
-				infos, err := c.Keyspaces(ctx) // opening one would create it
-				if err != nil {
-					return fmt.Errorf("keyspace info: %w", err)
-				}
-				for _, info := range infos {
-					if info.Name == args[0] {
-						return a.printKeyspaceInfo(info)
-					}
-				}
-				return fmt.Errorf("keyspace info: keyspace %s: %w on this node; it comes into being with its first put", args[0], client.ErrNotFound)
-			})
+			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error { return a.keyspaceInfo(ctx, c, args[0]) })
 		},
 	}
 	cmd.AddCommand(a.clientFlags(list), a.clientFlags(info))
 	cmd.AddCommand(a.keyspaceAdminCommands()...)
+	cmd.AddCommand(a.keyspaceCreateCommand(), a.keyspaceRecoverCommand())
 	return cmd
+}
+
+// keyspaceInfo describes a keyspace of either mode. Opening one would create it.
+func (a *app) keyspaceInfo(ctx context.Context, c remoteNode, name string) error {
+	infos, err := c.Keyspaces(ctx)
+	if err != nil {
+		return fmt.Errorf("keyspace info: %w", err)
+	}
+	i := slices.IndexFunc(infos, func(info client.KeyspaceInfo) bool { return info.Name == name })
+	if i >= 0 && infos[i].Mode != modeStrong {
+		return a.printKeyspaceInfo(infos[i])
+	}
+	err = a.strongInfo(ctx, c, name) // one that the node does not hold is not listed
+	if i < 0 && (errors.Is(err, client.ErrNotFound) || errors.Is(err, client.ErrNeedsStrong)) {
+		return fmt.Errorf("keyspace info: keyspace %s: %w on this node; it comes into being with its first put", name, client.ErrNotFound)
+	}
+	return err
 }
 
 func (a *app) printKeyspaces(infos []client.KeyspaceInfo) error {

@@ -26,12 +26,7 @@ type lockFlags struct{ ttl time.Duration }
 
 func (a *app) holdFlags(cmd *cobra.Command, f *lockFlags) *cobra.Command {
 	cmd.Flags().DurationVar(&f.ttl, "ttl", 15*time.Second, "how long the lock outlives a holder that is gone, 1s to 24h")
-	a.clientFlags(cmd)
-	timeout := cmd.Flags().Lookup("timeout")
-	timeout.Usage = "how long to wait for it; 0 waits without end"
-	timeout.DefValue = "0s"
-	_ = timeout.Value.Set("0s") // a duration by its own text
-	return cmd
+	return a.patientFlags(cmd, 0, "how long to wait for it; 0 waits without end")
 }
 
 func (f *lockFlags) check() error {
