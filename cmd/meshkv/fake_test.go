@@ -23,7 +23,6 @@ const withFake = "fake"
 // nothing of, panics.
 type fakeNode struct {
 	client.Cluster
-	client.StrongAdmin
 	strong   client.Strong
 	keyspace client.Keyspace
 	opened   string // the keyspace that was asked for last

@@ -14,8 +14,6 @@ import (
 // A remoteNode is a connection to a node.
 type remoteNode interface {
 	client.Cluster
-	client.StrongAdmin
-	Strong(ctx context.Context, name string) (client.Strong, error)
 	Close() error
 }
 
