@@ -22,11 +22,15 @@ const withFake = "fake"
 // A fakeNode is a node of which the tests say what it answers. What they say
 // nothing of, panics.
 type fakeNode struct {
-	client.Cluster
+	rest
+	client.StrongAdmin
 	strong   client.Strong
 	keyspace client.Keyspace
 	opened   string // the keyspace that was asked for last
 }
+
+// rest is what a cluster has besides StrongAdmin, which covers that of Cluster.
+type rest struct{ client.Cluster }
 
 func (n *fakeNode) Close() error { return nil }
 

@@ -128,7 +128,7 @@ func TestKeyspaceInfoOfEitherMode(t *testing.T) {
 		Voters: []client.StrongVoter{{Server: "host-1", Role: "voter", Alive: true}, {Server: "host-2", Role: "learner", Alive: true}, {Server: "host-3", Role: "learner"}},
 	}
 	run := func(f *fakeAdmin, infos []client.KeyspaceInfo, args ...string) result {
-		return fakeRun(t, &fakeNode{Cluster: &fakeCluster{infos: infos}, StrongAdmin: f}, "", append([]string{"keyspace", "info"}, args...)...)
+		return fakeRun(t, &fakeNode{rest: rest{&fakeCluster{infos: infos}}, StrongAdmin: f}, "", append([]string{"keyspace", "info"}, args...)...)
 	}
 	eventual, strong := []client.KeyspaceInfo{{Name: "k", Mode: "eventual", Digest: "dd"}}, []client.KeyspaceInfo{{Name: "k", Mode: "strong"}}
 
