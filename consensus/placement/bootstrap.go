@@ -109,9 +109,6 @@ func (b *Bootstrap) Hear(s Statement) error {
 		b.hearStranger(s)
 		return nil
 	}
-	if last, ok := b.heard[s.Name]; ok && last.Identity == s.Identity && last.Promise != nil && s.Promise == nil {
-		return nil // older: a disk keeps its promise
-	}
 	b.heard[s.Name] = s
 	b.count(s)
 	return nil

@@ -326,6 +326,9 @@ func TestBootstrapDifferentLists(t *testing.T) {
 			if !errors.As(d.Err, &lists) || lists.Server != "a" || lists.Other == "a" || !errors.Is(d.Err, ErrListsDiffer) {
 				t.Fatalf("a decides %+v", d)
 			}
+			if promise := w.servers[0].stored; promise != nil {
+				t.Errorf("a promised %v", promise)
+			}
 			for _, part := range []string{"a is given [a,b,c]", lists.Other + " is given [" + strings.Join(lists.OtherList, ",") + "]", "give all the same list"} {
 				if !strings.Contains(d.Err.Error(), part) {
 					t.Errorf("%q lacks %q", d.Err, part)
