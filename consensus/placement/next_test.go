@@ -352,9 +352,7 @@ func TestAvoid(t *testing.T) {
 	if k, err := AddVoter(k, "a", after.catalog()); err != nil || len(k.Avoid) != 0 {
 		t.Errorf("added again: %+v, %v", k, err)
 	}
-	for _, name := range strings.Fields("g h i j k l m n") {
-		k.Avoid = append(k.Avoid, name)
-	}
+	k.Avoid = append(k.Avoid, strings.Fields("g h i j k l m n")...)
 	k.Members = s.keyspace().Members
 	if k, err := RemoveVoter(k, "b", s.catalog()); err != nil || !slices.Equal(k.Avoid, strings.Fields("h i j k l m n b")) {
 		t.Errorf("avoids %v, %v", k.Avoid, err)
