@@ -67,7 +67,7 @@ func (h *Host) describeHere(name string) (Description, error) {
 	}
 	s := run.replica.View().Status()
 	return Description{
-		Leader: g.Leader.Addr, Term: g.Term, Applied: g.Applied, Commit: g.Commit, Revision: uint64(s.Revision), Compacted: uint64(s.Compacted),
+		Leader: placement.NodeOf(g.Leader.ID), Term: g.Term, Applied: g.Applied, Commit: g.Commit, Revision: uint64(s.Revision), Compacted: uint64(s.Compacted),
 		Keys: s.Keys, Bytes: s.Bytes, Quota: s.Quota,
 	}, nil
 }

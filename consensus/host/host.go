@@ -107,7 +107,8 @@ func Open(c Config) (_ *Host, err error) {
 	if h.engine, err = logstore.OpenEngine(c.LogStore, c.Dir, nil); err != nil {
 		return nil, fmt.Errorf("open the log of strong keyspaces: %w", err)
 	}
-	h.mux = streams.New(namedListener{c.Listener, c.Name}, func(ctx context.Context, addr string) (net.Conn, error) { return c.Dial(ctx, addr) })
+	own := namedListener{c.Listener, h.identity.server(c.Zone).Replica().ID}
+	h.mux = streams.New(own, func(ctx context.Context, addr string) (net.Conn, error) { return c.Dial(ctx, placement.NodeOf(addr)) })
 	if h.rpc, err = h.mux.Layer(callsLayer); err != nil {
 		return nil, errors.Join(err, h.engine.Close())
 	}
@@ -131,24 +132,24 @@ func Open(c Config) (_ *Host, err error) {
 	return h, nil
 }
 
-// A namedListener says that its address is the name of the node: by that Raft's leaders tell where
-// they are, and the others dial them.
+// A namedListener says that its address is the id of this server's replicas. Raft knows its members by
+// it: two members may be at one node while a disk that was lost is replaced.
 type namedListener struct {
 	net.Listener
 	name string
 }
 
 // Addr implements net.Listener.
-func (l namedListener) Addr() net.Addr { return nodeAddr(l.name) }
+func (l namedListener) Addr() net.Addr { return replicaAddr(l.name) }
 
-// nodeAddr is a node as an address.
-type nodeAddr string
+// replicaAddr is the id of a replica as an address.
+type replicaAddr string
 
 // Network implements net.Addr.
-func (nodeAddr) Network() string { return "node" }
+func (replicaAddr) Network() string { return "replica" }
 
 // String implements net.Addr.
-func (a nodeAddr) String() string { return string(a) }
+func (a replicaAddr) String() string { return string(a) }
 
 func (h *Host) dialCalls(ctx context.Context, node string) (net.Conn, error) {
 	timeout := closeTimeout

@@ -14,7 +14,7 @@ func observationOf(g *group.Group) placement.Observation {
 		if !known {
 			behind = placement.UnknownLag
 		}
-		o.Members = append(o.Members, placement.Member{ID: m.ID, Server: m.Addr, Voter: m.Voter, Lag: behind})
+		o.Members = append(o.Members, placement.Member{ID: m.ID, Server: placement.NodeOf(m.ID), Voter: m.Voter, Lag: behind})
 	}
 	return o
 }

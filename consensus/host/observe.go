@@ -28,8 +28,8 @@ func atLeader[T any](ctx context.Context, h *Host, e Entry, kind calls.Kind, bod
 	asked := make(map[string]bool)
 	var nodes []string
 	if r, ok := h.Replica(e.Keyspace.Name); ok {
-		if l := r.Group().Leader(); l.Addr != "" {
-			nodes = append(nodes, l.Addr)
+		if l := r.Group().Leader(); l.ID != "" {
+			nodes = append(nodes, placement.NodeOf(l.ID))
 		}
 	}
 	for _, m := range e.Keyspace.Members {
@@ -75,8 +75,8 @@ func (h *Host) led(ctx context.Context, name string) (r *replica.Replica, leader
 	}
 	if _, err := run.replica.Group().ReadIndex(ctx); err != nil {
 		var nl *group.NotLeaderError
-		if errors.As(err, &nl) && nl.Leader.Addr != "" && nl.Leader.Addr != h.cfg.Name {
-			return nil, nl.Leader.Addr, nil
+		if errors.As(err, &nl) && nl.Leader.ID != "" && placement.NodeOf(nl.Leader.ID) != h.cfg.Name {
+			return nil, placement.NodeOf(nl.Leader.ID), nil
 		}
 		return nil, "", fmt.Errorf("%w: %w", ErrNoQuorum, err)
 	}
@@ -107,7 +107,7 @@ func (h *Host) take(ctx context.Context, s step) (answer[bool], error) {
 		return answer[bool]{Leader: leader}, err
 	}
 	g := r.Group()
-	member := group.Server{ID: s.Replica.ID, Addr: s.Replica.Server}
+	member := group.Server{ID: s.Replica.ID, Addr: s.Replica.ID}
 	switch s.Do {
 	case placement.AddLearner:
 		err = g.AddLearner(ctx, member, s.Index)

@@ -110,7 +110,7 @@ func (h *Host) recoverHere(ctx context.Context, r recovery) (Recovered, error) {
 	self := h.identity.server(h.cfg.Zone).Replica()
 	got, err := group.Recover(group.Config{
 		ID: self.ID, Dir: h.groupDir(store), Log: log, FSM: replica.NewRecovery(r.Next.Epoch), Logger: h.log.With("group", next),
-	}, group.Server{ID: self.ID, Addr: h.cfg.Name})
+	}, group.Server{ID: self.ID, Addr: self.ID})
 	if err != nil {
 		return Recovered{}, fmt.Errorf("recover keyspace %s: %w", k.Name, err)
 	}

@@ -124,17 +124,18 @@ func (h *Host) open(e Entry, duty placement.Duty) error {
 	if err != nil {
 		return fmt.Errorf("open log of group %s: %w", name, err)
 	}
-	layer, err := h.mux.Layer(name)
+	id := h.identity.server(h.cfg.Zone).Replica().ID
+	layer, err := h.mux.Layer(layerName(name, id))
 	if err != nil {
 		return fmt.Errorf("open streams of group %s: %w", name, err)
 	}
 	gc := group.Config{
-		ID: h.identity.server(h.cfg.Zone).Replica().ID, Dir: h.groupDir(store), Log: log, Streams: layer, Logger: h.log.With("group", name),
+		ID: id, Dir: h.groupDir(store), Log: log, Streams: memberLayer{layer, name}, Logger: h.log.With("group", name),
 		SnapshotThreshold: snapshotThreshold, TrailingLogs: trailingLogs,
 	}
 	if duty == placement.Begin && !h.identity.left(name) {
 		for _, r := range e.Keyspace.Initial {
-			gc.Bootstrap = append(gc.Bootstrap, group.Server{ID: r.ID, Addr: r.Server})
+			gc.Bootstrap = append(gc.Bootstrap, group.Server{ID: r.ID, Addr: r.ID})
 		}
 	}
 	r, err := replica.Open(replica.Config{

@@ -27,6 +27,14 @@ func (s Server) Replica() Replica {
 	return Replica{Server: s.Name, ID: s.Name + "/" + s.Disk}
 }
 
+// NodeOf is the server in the ID of a replica.
+func NodeOf(id string) string {
+	if i := strings.LastIndexByte(id, '/'); i >= 0 {
+		return id[:i]
+	}
+	return id
+}
+
 // A Replica is one member of a group.
 type Replica struct {
 	Server string `json:"server"`

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/meshkv/meshkv/consensus/calls"
@@ -118,8 +119,8 @@ func (r *Replica) atLeader(ctx context.Context, op func(ctx context.Context, lea
 				return nil
 			case errors.As(err, new(final)), errors.Is(err, group.ErrClosed) && leader == "":
 				return err
-			case errors.As(err, &nl) && nl.Leader.Addr != "" && nl.Leader.Addr != leader:
-				hint = nl.Leader.Addr
+			case errors.As(err, &nl) && nl.Leader.Addr != "" && nodeOf(nl.Leader.Addr) != leader:
+				hint = nodeOf(nl.Leader.Addr)
 				last = fmt.Errorf("%w: %w", ErrNoLeader, err)
 			case errors.Is(err, group.ErrOverloaded):
 				last = err
@@ -145,12 +146,20 @@ func (r *Replica) atLeader(ctx context.Context, op func(ctx context.Context, lea
 // replica knows it.
 func (r *Replica) leader(hint string) (node string, known bool) {
 	if hint == "" {
-		hint = r.group.Leader().Addr
+		hint = nodeOf(r.group.Leader().Addr)
 	}
 	if hint == r.cfg.Node {
 		return "", true
 	}
 	return hint, hint != ""
+}
+
+// nodeOf is the node in the address of a replica: what is before the last slash.
+func nodeOf(addr string) string {
+	if i := strings.LastIndexByte(addr, '/'); i >= 0 {
+		return addr[:i]
+	}
+	return addr
 }
 
 // attempt has a command applied by the leader.

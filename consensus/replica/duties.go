@@ -125,7 +125,7 @@ func (d *duties) keepAlive(ctx context.Context, id machine.LeaseID) (time.Durati
 		k, _ := d.take()
 		if k == nil {
 			d.mu.Unlock()
-			if d.r.group.Leader().Addr == d.r.cfg.Node {
+			if nodeOf(d.r.group.Leader().Addr) == d.r.cfg.Node {
 				return 0, &group.NotLeaderError{} // it has not taken over yet
 			}
 			return 0, &group.NotLeaderError{Leader: d.r.group.Leader()}

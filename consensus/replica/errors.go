@@ -26,7 +26,7 @@ func refusal(err error) *calls.Refusal {
 	var nl *group.NotLeaderError
 	switch {
 	case errors.As(err, &nl):
-		return &calls.Refusal{Code: refusedNotLeader, Detail: nl.Leader.Addr}
+		return &calls.Refusal{Code: refusedNotLeader, Detail: nodeOf(nl.Leader.Addr)}
 	case errors.Is(err, group.ErrOverloaded):
 		return &calls.Refusal{Code: refusedOverloaded, Detail: err.Error()}
 	case errors.Is(err, group.ErrClosed):

@@ -20,8 +20,8 @@ type Caller interface {
 
 // Config of a Replica. The fields up to Calls are required.
 type Config struct {
-	// Group is that of the Raft group, without FSM. The addresses of its servers are
-	// names of nodes.
+	// Group is that of the Raft group, without FSM. The address of a server is its id: the
+	// name of its node, a slash, and what tells its disks apart.
 	Group group.Config
 	// Name of the group, as Calls and Serve know it.
 	Name string

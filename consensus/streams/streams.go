@@ -213,18 +213,26 @@ func (l *Layer) Accept() (net.Conn, error) {
 // Dial opens a stream to the same group of the node at addr. Whether that node has
 // the group shows only when something is read.
 func (l *Layer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return l.DialLayer(l.name, string(addr), timeout)
+}
+
+// DialLayer is Dial to the layer of another name. The stream ends with l all the same.
+func (l *Layer) DialLayer(name, addr string, timeout time.Duration) (net.Conn, error) {
+	if name == "" || len(name) > 255 {
+		return nil, fmt.Errorf("%w: %d bytes", ErrName, len(name))
+	}
 	ctx, cancel := context.WithCancel(l.ctx) // the layer may be closed meanwhile
 	defer cancel()
 	if timeout > 0 {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	conn, err := l.mux.dial(ctx, string(addr))
+	conn, err := l.mux.dial(ctx, addr)
 	if err == nil {
 		deadline, _ := ctx.Deadline() // none: the zero time
 		err = conn.SetWriteDeadline(deadline)
 		if err == nil {
-			_, err = conn.Write(append([]byte{version, byte(len(l.name))}, l.name...))
+			_, err = conn.Write(append([]byte{version, byte(len(name))}, name...))
 		}
 		if err = errors.Join(err, conn.SetWriteDeadline(time.Time{})); err != nil {
 			err = errors.Join(err, conn.Close())
