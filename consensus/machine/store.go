@@ -13,10 +13,9 @@ type batch struct {
 // put makes value the newest version of key. Lease must exist.
 func (b *batch) put(key string, value []byte, lease LeaseID) (prev *Entry) {
 	e := &Entry{Key: key, Value: value, Create: b.m.revision + 1, Mod: b.m.revision + 1, Version: 1, Lease: lease}
-	if prev, _ = b.m.live.Get(e); prev != nil {
+	if prev, _ = b.m.live.Set(e); prev != nil { // nobody else has seen e yet
 		e.Create, e.Version = prev.Create, prev.Version+1
 	}
-	b.m.live.Set(e)
 	b.add(&Change{Prev: prev, Next: e, Revision: e.Mod})
 	b.growth += e.cost() + changeCost
 	return prev

@@ -49,7 +49,7 @@ func (r *Replica) Do(ctx context.Context, body machine.Body, q machine.Request) 
 		return d, err
 	}
 	for {
-		own := r.requests.take(r.View().Status().Applied)
+		own := r.requests.take(r.state.index())
 		cmd.Request = *own
 		d, open, err := r.repeat(ctx, &cmd)
 		if err != nil || !errors.Is(d.Err, machine.ErrRequestForgotten) {
@@ -95,6 +95,17 @@ func (r *Replica) repeat(ctx context.Context, cmd *machine.Command) (d Done, ope
 	return d, open, err
 }
 
+// attemptAt bounds an attempt at another member. This one ends by itself: Raft answers when it
+// leads no longer.
+func attemptAt(ctx context.Context, leader string, op func(ctx context.Context, leader string) error) error {
+	if leader == "" {
+		return op(ctx, leader)
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	return op(ctx, leader)
+}
+
 // final is an error after which no further attempt is made.
 type final struct{ error }
 
@@ -110,9 +121,7 @@ func (r *Replica) atLeader(ctx context.Context, op func(ctx context.Context, lea
 		leader, known := r.leader(hint)
 		hint = ""
 		if known {
-			attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
-			err := op(attempt, leader)
-			cancel()
+			err := attemptAt(ctx, leader, op)
 			var nl *group.NotLeaderError
 			switch {
 			case err == nil:

@@ -103,6 +103,13 @@ func (s *state) wake() {
 	}
 }
 
+// index is that of the last command. Unlike a view it costs later commands nothing.
+func (s *state) index() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.applied
+}
+
 // view is the state now.
 func (s *state) view() *machine.View {
 	s.mu.Lock()

@@ -125,7 +125,5 @@ func (r *Replica) readIndex(ctx context.Context) (uint64, error) {
 	if _, err := r.group.ReadIndex(ctx); err != nil {
 		return 0, err
 	}
-	r.state.mu.Lock()
-	defer r.state.mu.Unlock()
-	return r.state.applied, nil
+	return r.state.index(), nil
 }
