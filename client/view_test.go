@@ -105,6 +105,73 @@ func (s *modelStream) next() (Event, bool) {
 	return Event{Type: EventSynced, Cursor: s.n.cursor(s.at)}, true
 }
 
+// TestViewTransactions: the events of a transaction are shown together and once, wherever
+// the connection breaks, to a reader of everything and to one that began in the middle.
+func TestViewTransactions(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var o WatchOptions
+		if rapid.Bool().Draw(t, "from") {
+			o = WatchOptions{From: "1", Exact: true}
+		}
+		// Revision r+2 puts sizes[r] keys.
+		sizes := rapid.SliceOfN(rapid.IntRange(1, 4), 1, 6).Draw(t, "sizes")
+		var log []Event
+		for r, n := range sizes {
+			for i := range n {
+				ev := Event{Type: EventPut, Entry: Entry{Key: fmt.Sprint(i), Version: Version{Seq: uint64(r + 2)}}, Cursor: Cursor(fmt.Sprint(r + 2))}
+				if ev.More = i < n-1; ev.More {
+					ev.Cursor = Cursor(fmt.Sprint(r + 1))
+				}
+				log = append(log, ev)
+			}
+		}
+		v := newView(o)
+		var shown []Event
+		at := 0 // in the log
+		open := func() {
+			opts, out := v.reopen(nil)
+			v.accepted()
+			shown = append(shown, out...)
+			if opts.From == "" { // an empty keyspace, at revision 1
+				shown = append(shown, v.step(Event{Type: EventSynced, Cursor: "1"}, nil)...)
+				opts.From = "1"
+			} else if opts.Exact != o.Exact {
+				t.Fatalf("reopened with %+v", opts)
+			}
+			var revision int
+			fmt.Sscan(string(opts.From), &revision)
+			at = 0
+			for _, n := range sizes[:revision-1] {
+				at += n
+			}
+		}
+		open()
+		breaks := rapid.IntRange(0, 5).Draw(t, "breaks")
+		for at < len(log) {
+			if breaks > 0 && rapid.Bool().Draw(t, "break") {
+				breaks--
+				open()
+				continue
+			}
+			if rapid.Bool().Draw(t, "heartbeat") {
+				shown = append(shown, v.step(Event{Type: EventHeartbeat}, nil)...)
+			}
+			before := len(shown)
+			shown = v.step(log[at], shown)
+			if log[at].More && len(shown) > before {
+				t.Fatal("a transaction was shown before its end")
+			}
+			at++
+		}
+		shown = slices.DeleteFunc(shown, func(ev Event) bool { return ev.Type == EventSynced })
+		if !slices.EqualFunc(shown, log, func(a, b Event) bool {
+			return a.Entry.Key == b.Entry.Key && a.Entry.Version == b.Entry.Version && a.Cursor == b.Cursor && a.More == b.More
+		}) {
+			t.Fatalf("got %+v, want %+v", shown, log)
+		}
+	})
+}
+
 // TestF9ViewHasNoGaps: whatever breaks when, a reader that applies the events
 // holds what the node holds, is told nothing twice, and can resume elsewhere
 // after any event with a cursor.
