@@ -14,7 +14,7 @@ const (
 	// maxWaits bounds the calls of a Client that wait at the node, so that they leave
 	// places on the connection to others: keep-alives above all. Calls beyond it ask
 	// and do not wait.
-	maxWaits = 256
+	maxWaits = 512
 	// closePatience is how long Close tries to end sessions. They end by themselves
 	// when their time is over.
 	closePatience = time.Second

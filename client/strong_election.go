@@ -128,11 +128,12 @@ func (w *observer) Next(ctx context.Context) (Leader, error) {
 // ask asks once who leads; known says that a majority has answered.
 func (w *observer) ask(ctx context.Context) (leader Leader, known bool, err error) {
 	now := w.s.now().mono
-	if !w.doubted {
+	again := w.doubted // and at once, to know soon
+	if !again {
 		w.doubted, w.asked = true, now
 	}
 	c := &StrongCall{Kind: CallLockInfo, Name: w.name}
-	if w.told && w.last.Known {
+	if w.told && w.last.Known && !again {
 		wait := observeWait
 		if deadline, ok := ctx.Deadline(); ok { // it is to answer before, or it would be doubted for nothing
 			wait = min(wait, time.Until(deadline)/2)

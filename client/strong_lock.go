@@ -10,12 +10,13 @@ import (
 )
 
 const (
-	// lockWait is how long one call waits at the server for a lock.
-	lockWait = 10 * time.Second
+	// lockWait is how long one call waits at the server for a lock. Each is a command.
+	lockWait = 30 * time.Second
 	// lockMargin is left of the caller's time for the answer to come back.
 	lockMargin = 50 * time.Millisecond
-	// lockPause is between two questions where the server does not wait.
-	lockPause = 100 * time.Millisecond
+	// lockPause is between two questions where the server does not wait, doubled each
+	// time up to maxLockPause.
+	lockPause, maxLockPause = 100 * time.Millisecond, 2 * time.Second
 	// abortPatience is how long a call that gives up waits until its claim is taken
 	// back; that goes on in the background.
 	abortPatience = 500 * time.Millisecond
@@ -135,7 +136,7 @@ func (s *strongHandle) awaitGrant(ctx context.Context, x *session, claim *Strong
 		return 0, false, ErrSessionLost
 	}
 	defer x.detach(a)
-	for {
+	for backoff := lockPause; ; {
 		wait := lockWait
 		if deadline, ok := ctx.Deadline(); ok {
 			wait = min(wait, time.Until(deadline)-lockMargin)
@@ -155,7 +156,9 @@ func (s *strongHandle) awaitGrant(ctx context.Context, x *session, claim *Strong
 		case err == nil:
 			placed = true
 			if took := s.now().mono - asked.mono; took < wait/2 || wait <= 0 {
-				if s.pause(waiting, lockPause/2+rand.N(lockPause/2)) == nil {
+				pause := backoff/2 + rand.N(backoff/2)
+				backoff = min(2*backoff, maxLockPause)
+				if s.pause(waiting, pause) == nil {
 					continue
 				}
 			}

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"math"
 )
 
 // Allocator implements Strong.
@@ -65,19 +66,20 @@ func (a *allocator) Free(ctx context.Context, first uint64, token FencingToken) 
 	return err
 }
 
-// List implements Allocator. It reads page by page: an answer whose First is not 0 says
-// where the next one begins.
+// List implements Allocator. It reads page by page: an answer ends anywhere, and the last
+// one is empty.
 func (a *allocator) List(ctx context.Context) ([]Allocation, error) {
 	var all []Allocation
 	for from := uint64(0); ; {
 		reply, err := a.call(ctx, &StrongCall{Kind: CallListPool, First: from})
+		n := len(reply.Allocations)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, reply.Allocations...)
-		if reply.First <= from {
+		if n == 0 || reply.Allocations[n-1].First == math.MaxUint64 {
 			return all, nil
 		}
-		from = reply.First
+		from = reply.Allocations[n-1].First + 1
 	}
 }

@@ -196,14 +196,10 @@ func (k *Keyspace) once(call *client.StrongCall) (client.StrongReply, error) {
 	case client.CallListPool:
 		// Two a page, so that tests meet pages.
 		k.m.View().Allocations(call.Name, call.First, func(a *machine.Allocation) bool {
-			if len(reply.Allocations) == 2 {
-				reply.First = a.First
-				return false
-			}
 			reply.Allocations = append(reply.Allocations, client.Allocation{
 				First: a.First, Size: a.Size, Token: client.FencingToken(a.Token), Session: client.SessionID(a.Session), Label: a.Label,
 			})
-			return true
+			return len(reply.Allocations) < 2
 		})
 		return reply, nil
 	case client.CallStatus:

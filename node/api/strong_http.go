@@ -24,7 +24,7 @@ const (
 	// maxLockWait bounds how long one request may wait for a lock.
 	maxLockWait = time.Hour
 	// lockRound is how long the backend is asked to wait at a time.
-	lockRound = 10 * time.Second
+	lockRound = 30 * time.Second
 	// abortTimeout bounds the call that takes a claim back.
 	abortTimeout = 5 * time.Second
 )
@@ -372,9 +372,9 @@ func (s *Server) awaitGrant(ctx context.Context, keyspace string, call *client.S
 		if err != nil || reply.Token != 0 || left <= lockRound {
 			return reply, placed, err
 		}
-		if short := lockRound/2 - time.Since(began); short > 0 { // the backend did not wait
+		if time.Since(began) < lockRound/2 { // the backend did not wait
 			select {
-			case <-time.After(min(short, 100*time.Millisecond)):
+			case <-time.After(time.Second):
 			case <-ctx.Done():
 				return reply, placed, ctx.Err()
 			}
