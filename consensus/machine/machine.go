@@ -32,13 +32,14 @@ func (m *Machine) Apply(index uint64, cmd []byte) Result {
 	if err := c.UnmarshalBinary(cmd); err != nil {
 		return Result{Err: err, Revision: m.revision}
 	}
-	if res, answered := m.recall(c.Request); answered {
-		return res
+	client, before, answered := m.recall(c.Request)
+	if answered {
+		return before
 	}
 	m.wall = c.Wall
 	var res Result
 	c.Body.apply(m, &res)
 	res.Revision = m.revision
-	m.record(c.Request, &res)
+	m.record(client, c.Request, &res)
 	return res
 }

@@ -2,6 +2,8 @@ package machine
 
 import (
 	"bytes"
+	"cmp"
+	"slices"
 
 	"github.com/meshkv/meshkv/crdt"
 )
@@ -37,21 +39,21 @@ type Request struct {
 
 // A client is what is known of one. It is never modified.
 type client struct {
-	id    string
-	floor uint64
-	used  uint64 // index of its last command
-	kept  int    // results; derived
+	id      string
+	floor   uint64
+	used    uint64      // index of its last command
+	results []*recorded // by ascending number, all above floor
 }
 
 // A recorded result. It is never modified.
 type recorded struct {
-	client string
 	number uint64
 	result []byte
 }
 
-func (a *recorded) less(b *recorded) bool {
-	return a.client < b.client || a.client == b.client && a.number < b.number
+// find is where the result of a number is among results, or would be.
+func find(results []*recorded, number uint64) (at int, ok bool) {
+	return slices.BinarySearchFunc(results, number, func(rec *recorded, n uint64) int { return cmp.Compare(rec.number, n) })
 }
 
 func (w writer) request(q Request) {
@@ -72,10 +74,10 @@ func (r *reader) request() Request {
 }
 
 // recall is the result of a request that was applied before or cannot be applied, and
-// whether it is one of these.
-func (m *Machine) recall(q Request) (res Result, answered bool) {
+// whether it is one of these. c is its client, nil if it is not known.
+func (m *Machine) recall(q Request) (c *client, res Result, answered bool) {
 	if q.Client == "" {
-		return Result{}, false
+		return nil, Result{}, false
 	}
 	forgotten := Result{Err: ErrRequestForgotten, Revision: m.revision}
 	c, known := m.clients.Get(&client{id: q.Client})
@@ -84,75 +86,74 @@ func (m *Machine) recall(q Request) (res Result, answered bool) {
 		if q.Since == 0 {
 			dropped = q.Floor > 0
 		}
-		return forgotten, dropped || q.Number <= q.Floor
+		return nil, forgotten, dropped || q.Number <= q.Floor
 	}
-	if rec, ok := m.recorded.Get(&recorded{client: q.Client, number: q.Number}); ok {
-		r := newReader(rec.result)
-		res = r.result()
+	if at, ok := find(c.results, q.Number); ok {
+		res = newReader(c.results[at].result).result()
 		res.Duplicate = true
-		m.touch(c, q)
-		return res, true
+		m.touch(c, q, nil)
+		return c, res, true
 	}
-	return forgotten, q.Number <= max(c.floor, q.Floor)
+	return c, forgotten, q.Number <= max(c.floor, q.Floor)
 }
 
-// touch marks c as used by q, and gives back the results below its floor.
-func (m *Machine) touch(c *client, q Request) *client {
-	next := *c
-	next.used = m.applied
-	for next.floor = max(next.floor, q.Floor); next.kept > 0; {
-		rec := m.oldest(next.id)
-		if rec.number > next.floor {
-			break
-		}
+// touch marks c as used by q, gives back the results below its floor, and adds one, if
+// it is not nil.
+func (m *Machine) touch(c *client, q Request, add *recorded) *client {
+	next := &client{id: c.id, floor: max(c.floor, q.Floor), used: m.applied}
+	given, exact := find(c.results, next.floor)
+	if exact {
+		given++
+	}
+	for _, rec := range c.results[:given] {
 		m.forget(rec)
-		next.kept--
 	}
+	// A new slice: one that was cut would keep what was given back in memory.
+	kept := c.results[given:]
+	next.results = make([]*recorded, 0, len(kept)+1)
+	at := len(kept)
+	if add != nil {
+		at, _ = find(kept, add.number)
+	}
+	next.results = append(next.results, kept[:at]...)
+	if add != nil {
+		next.results = append(next.results, add)
+		m.kept += uint64(len(add.result))
+		m.results++
+	}
+	next.results = append(next.results, kept[at:]...)
 	m.used.Delete(c)
-	m.used.Set(&next)
-	m.clients.Set(&next)
-	return &next
-}
-
-// oldest is the lowest result that is kept of a client, of whom some is.
-func (m *Machine) oldest(id string) (found *recorded) {
-	m.recorded.Ascend(&recorded{client: id}, func(rec *recorded) bool {
-		found = rec
-		return false
-	})
-	return found
+	m.used.Set(next)
+	m.clients.Set(next)
+	return next
 }
 
 func (m *Machine) forget(rec *recorded) {
-	m.recorded.Delete(rec)
 	m.kept -= uint64(len(rec.result))
+	m.results--
 }
 
-// record keeps the result of a request that was applied, and makes room for it.
-func (m *Machine) record(q Request, res *Result) {
+// record keeps the result of a request that was applied, and makes room for it. c is its
+// client, nil if it is new.
+func (m *Machine) record(c *client, q Request, res *Result) {
 	if q.Client == "" {
 		return
 	}
-	c, known := m.clients.Get(&client{id: q.Client})
-	if !known {
+	if c == nil {
 		c = &client{id: q.Client, used: m.applied}
 	}
-	c = m.touch(c, q)
 	w := writer{crdt.NewEncoder()}
 	appendResult(w, res)
-	m.recorded.Set(&recorded{q.Client, q.Number, bytes.Clone(w.Bytes())})
-	m.kept += uint64(len(w.Bytes()))
-	c.kept++ // no view has seen c yet
+	c = m.touch(c, q, &recorded{q.Number, bytes.Clone(w.Bytes())})
 	for {
 		crowded := m.clients.Len() > MaxClients || m.kept > MaxRecorded
 		switch {
 		case crowded && m.clients.Len() > 1:
 			m.dropClient() // never c, which was used last
-		case crowded || c.kept > RequestWindow:
-			rec := m.oldest(c.id)
-			m.forget(rec)
-			c.kept--
-			c.floor = rec.number
+		case crowded || len(c.results) > RequestWindow:
+			// No view has seen c yet.
+			m.forget(c.results[0])
+			c.floor, c.results = c.results[0].number, c.results[1:]
 		default:
 			return
 		}
@@ -164,7 +165,7 @@ func (m *Machine) dropClient() {
 	c, _ := m.used.PopMin()
 	m.clients.Delete(c)
 	m.forgotten = c.used
-	for ; c.kept > 0; c.kept-- {
-		m.forget(m.oldest(c.id))
+	for _, rec := range c.results {
+		m.forget(rec)
 	}
 }

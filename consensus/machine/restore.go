@@ -234,8 +234,9 @@ func (rs *restorer) block(r *reader) {
 }
 
 func (rs *restorer) result(r *reader) {
-	rec := &recorded{number: r.uint(), client: r.str(MaxClientID), result: r.bin(maxRecord)}
-	c, ok := rs.clients.Get(&client{id: rec.client})
+	rec, id := &recorded{number: r.uint()}, r.str(MaxClientID)
+	rec.result = r.bin(maxRecord)
+	c, ok := rs.clients.Get(&client{id: id})
 	r.check(ok)
 	kept := newReader(rec.result)
 	kept.result()
@@ -243,8 +244,15 @@ func (rs *restorer) result(r *reader) {
 	if r.check(kept.err == nil); r.err != nil {
 		return
 	}
-	add(r, rs.recorded, rec)
-	c.kept++
+	last := c.floor
+	if n := len(c.results); n > 0 {
+		last = c.results[n-1].number
+	}
+	if r.check(rec.number > last); r.err != nil {
+		return
+	}
+	c.results = append(c.results, rec)
+	rs.results++
 	rs.kept += uint64(len(rec.result))
 }
 

@@ -104,14 +104,14 @@ func (r *rig) same() {
 }
 
 // derived are the sizes of what is not in snapshots.
-func derived(m *Machine) [10]int {
+func derived(m *Machine) [11]int {
 	results := 0
 	m.clients.Scan(func(c *client) bool {
-		results += c.kept
+		results += len(c.results)
 		return true
 	})
 	return [...]int{
-		int(m.bytes), int(m.kept), results, m.past.Len(), m.attached.Len(), m.locks.Len(), m.claims.Len(), m.owned.Len(), m.free.Len(), m.used.Len(),
+		int(m.bytes), int(m.kept), m.results, results, m.past.Len(), m.attached.Len(), m.locks.Len(), m.claims.Len(), m.owned.Len(), m.free.Len(), m.used.Len(),
 	}
 }
 

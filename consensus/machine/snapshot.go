@@ -95,7 +95,7 @@ func (v *View) stream(to io.Writer) (sum uint64, err error) {
 // records is how many records follow the head.
 func (s *state) records() int {
 	return s.live.Len() + s.log.Len() + s.leases.Len() + s.held.Len() + s.queued.Len() + s.pools.Len() + s.blocks.Len() +
-		s.clients.Len() + s.recorded.Len()
+		s.clients.Len() + s.results
 }
 
 func (s *state) writeRecords(st *streamer) {
@@ -150,10 +150,13 @@ func (s *state) writeRecords(st *streamer) {
 		st.Str(c.id)
 		return st.flush()
 	})
-	s.recorded.Scan(func(rec *recorded) bool {
-		st.fields(4, uint64(recordResult), rec.number)
-		st.Str(rec.client)
-		st.Bin(rec.result)
-		return st.flush()
+	s.clients.Scan(func(c *client) bool {
+		for _, rec := range c.results {
+			st.fields(4, uint64(recordResult), rec.number)
+			st.Str(c.id)
+			st.Bin(rec.result)
+			st.flush()
+		}
+		return st.err == nil
 	})
 }

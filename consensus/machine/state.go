@@ -44,11 +44,11 @@ type state struct {
 	owned  *tree[*Allocation] // derived: those with a session by it, then as before
 	free   *tree[gap]         // derived: by pool, then first
 
-	clients   *tree[*client]   // by id
-	recorded  *tree[*recorded] // by client, then number
-	used      *tree[*client]   // derived: by last use
-	forgotten uint64           // the newest last use of a client that was dropped
-	kept      uint64           // derived: bytes of recorded
+	clients   *tree[*client] // by id
+	used      *tree[*client] // derived: by last use
+	forgotten uint64         // the newest last use of a client that was dropped
+	kept      uint64         // derived: bytes of results
+	results   int            // derived: how many there are
 }
 
 func newState() state {
@@ -70,14 +70,13 @@ func newState() state {
 			c := strings.Compare(a.name, b.name)
 			return c < 0 || c == 0 && a.order < b.order
 		}),
-		claims:   newTree((*claim).less),
-		pools:    newTree(func(a, b *Pool) bool { return a.Name < b.Name }),
-		blocks:   newTree((*Allocation).less),
-		owned:    newTree((*Allocation).lessBySession),
-		free:     newTree(gap.less),
-		clients:  newTree(func(a, b *client) bool { return a.id < b.id }),
-		recorded: newTree((*recorded).less),
-		used:     newTree(func(a, b *client) bool { return a.used < b.used }),
+		claims:  newTree((*claim).less),
+		pools:   newTree(func(a, b *Pool) bool { return a.Name < b.Name }),
+		blocks:  newTree((*Allocation).less),
+		owned:   newTree((*Allocation).lessBySession),
+		free:    newTree(gap.less),
+		clients: newTree(func(a, b *client) bool { return a.id < b.id }),
+		used:    newTree(func(a, b *client) bool { return a.used < b.used }),
 	}
 }
 
@@ -88,6 +87,6 @@ func (s *state) copy() state {
 	c.leases, c.attached = s.leases.Copy(), s.attached.Copy()
 	c.locks, c.held, c.queued, c.claims = s.locks.Copy(), s.held.Copy(), s.queued.Copy(), s.claims.Copy()
 	c.pools, c.blocks, c.owned, c.free = s.pools.Copy(), s.blocks.Copy(), s.owned.Copy(), s.free.Copy()
-	c.clients, c.recorded, c.used = s.clients.Copy(), s.recorded.Copy(), s.used.Copy()
+	c.clients, c.used = s.clients.Copy(), s.used.Copy()
 	return c
 }
