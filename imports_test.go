@@ -33,7 +33,7 @@ type rule struct {
 }
 
 // cores are the state machines: deterministic, without I/O.
-var cores = []string{"/crdt", "/gossip", "/gossip/overlay", "/gossip/reconcile", "/consensus/machine", "/consensus/placement", "/consensus/bridge"}
+var cores = []string{"/crdt", "/gossip", "/gossip/overlay", "/gossip/reconcile", "/consensus/machine", "/consensus/placement", "/consensus/bridge", "/consensus/keeper"}
 
 // effects are packages of the standard library that a core has no use for.
 var effects = []string{"context", "crypto/rand", "io/fs...", "log...", "net...", "os...", "runtime...", "sync...", "syscall..."}
