@@ -19,7 +19,7 @@ import (
 
 // tcpNodes starts n nodes over loopback, each with the groups of names, and returns
 // the replicas by group.
-func tcpNodes(b *testing.B, n int, names []string) map[string][]*group.Group {
+func tcpNodes(b *testing.B, n int, names []string, coalesce bool) map[string][]*group.Group {
 	b.Helper()
 	must := func(err error) {
 		b.Helper()
@@ -46,7 +46,11 @@ func tcpNodes(b *testing.B, n int, names []string) map[string][]*group.Group {
 	replicas := make(map[string][]*group.Group)
 	for i, ln := range listeners {
 		var d net.Dialer
-		mux := streams.New(ln, func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) })
+		dial := func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+		mux := streams.New(ln, dial)
+		hearts, err := newBeats(mux, dial)
+		must(err)
+		b.Cleanup(hearts.close)
 		running.Go(func() { _ = mux.Run(ctx) })
 		home := filepath.Join(dir, servers[i].ID)
 		must(os.Mkdir(home, 0o700))
@@ -59,6 +63,10 @@ func tcpNodes(b *testing.B, n int, names []string) map[string][]*group.Group {
 			layer, err := mux.Layer(name)
 			must(err)
 			cfg := group.Config{ID: servers[i].ID, Dir: filepath.Join(home, name), Log: log, Streams: layer, FSM: newKV(), Bootstrap: servers}
+			if coalesce {
+				cfg.Heartbeats, err = hearts.Line(name)
+				must(err)
+			}
 			g, err := group.Open(cfg)
 			must(err)
 			b.Cleanup(func() {
@@ -103,24 +111,28 @@ func BenchmarkIdle(b *testing.B) {
 	for i := range 50 {
 		names = append(names, fmt.Sprint("g", i))
 	}
-	replicas := tcpNodes(b, 3, names)
-	for _, name := range names {
-		leading(b, replicas[name])
+	for _, coalesce := range []bool{false, true} {
+		b.Run(fmt.Sprint("coalesced ", coalesce), func(b *testing.B) {
+			replicas := tcpNodes(b, 3, names, coalesce)
+			for _, name := range names {
+				leading(b, replicas[name])
+			}
+			before := cpuTime(b)
+			b.ResetTimer()
+			for range b.N {
+				time.Sleep(time.Second)
+			}
+			b.StopTimer()
+			b.ReportMetric(100*float64(cpuTime(b)-before)/float64(b.Elapsed()), "%core")
+		})
 	}
-	before := cpuTime(b)
-	b.ResetTimer()
-	for range b.N {
-		time.Sleep(time.Second)
-	}
-	b.StopTimer()
-	b.ReportMetric(100*float64(cpuTime(b)-before)/float64(b.Elapsed()), "%core")
 }
 
 // BenchmarkPropose has 100 bytes applied by a group of 3 nodes over loopback.
 func BenchmarkPropose(b *testing.B) {
 	for _, proposers := range []int{1, 64, 256} {
 		b.Run(fmt.Sprint(proposers), func(b *testing.B) {
-			g := leading(b, tcpNodes(b, 3, []string{"g"})["g"])
+			g := leading(b, tcpNodes(b, 3, []string{"g"}, true)["g"])
 			var next atomic.Int64
 			var wg sync.WaitGroup
 			cmd := fmt.Appendf(nil, "k=%098d", 0)

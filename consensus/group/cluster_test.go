@@ -98,6 +98,7 @@ type cluster struct {
 	dir     string
 	names   []string
 	config  func(*group.Config)
+	beats   bool // heartbeats are coalesced
 	nodes   []*node
 }
 
@@ -107,6 +108,8 @@ type node struct {
 	store  *logstore.Store
 	groups map[string]*group.Group
 	fsms   map[string]*kv
+	beats  *beats
+	open   func(name string) // the replica of a group
 	stop   func()
 }
 
@@ -114,12 +117,23 @@ type node struct {
 // cluster.stop, within the bubble too.
 func newCluster(t *testing.T, n int, names []string, config func(*group.Config)) *cluster {
 	t.Helper()
+	return startCluster(t, n, names, config, false)
+}
+
+// newBeatingCluster is newCluster with heartbeats that are coalesced.
+func newBeatingCluster(t *testing.T, n int, names []string, config func(*group.Config)) *cluster {
+	t.Helper()
+	return startCluster(t, n, names, config, true)
+}
+
+func startCluster(t *testing.T, n int, names []string, config func(*group.Config), beats bool) *cluster {
+	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "meshkv-group")
 	if err != nil {
 		dir = t.TempDir()
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	c := &cluster{t: t, network: memnet.New(), dir: dir, names: names, config: config}
+	c := &cluster{t: t, network: memnet.New(), dir: dir, names: names, config: config, beats: beats}
 	for i := range n {
 		c.nodes = append(c.nodes, &node{id: fmt.Sprint("n", i), dir: filepath.Join(dir, fmt.Sprint("n", i))})
 	}
@@ -156,8 +170,13 @@ func (c *cluster) start(n *node) {
 	})
 	n.store, err = logstore.Open(filepath.Join(n.dir, "raft.db"), nil)
 	must(err)
+	if c.beats {
+		n.beats, err = newBeats(mux, c.network.Dialer(n.id))
+		must(err)
+	}
 	n.groups, n.fsms = make(map[string]*group.Group), make(map[string]*kv)
-	for _, name := range c.names {
+	n.open = func(name string) {
+		c.t.Helper()
 		log, err := n.store.Group(name)
 		must(err)
 		layer, err := mux.Layer(name)
@@ -166,13 +185,23 @@ func (c *cluster) start(n *node) {
 		cfg := group.Config{
 			ID: n.id, Dir: filepath.Join(n.dir, name), Log: log, Streams: layer, FSM: n.fsms[name], Bootstrap: c.servers(),
 		}
+		if c.beats {
+			cfg.Heartbeats, err = n.beats.Line(name)
+			must(err)
+		}
 		if c.config != nil {
 			c.config(&cfg)
 		}
 		n.groups[name], err = group.Open(cfg)
 		must(err)
 	}
+	for _, name := range c.names {
+		n.open(name)
+	}
 	n.stop = func() {
+		if c.beats {
+			n.beats.close()
+		}
 		cancel()
 		running.Wait()
 		must(n.store.Close())

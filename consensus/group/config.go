@@ -30,6 +30,9 @@ type Config struct {
 	Streams raft.StreamLayer
 	FSM     FSM
 
+	// Heartbeats carry the heartbeats of the group, if they can. The Group closes them.
+	// Default: each travels alone, on a stream of the group.
+	Heartbeats Heartbeats
 	// Bootstrap are the voters of a group that begins. It must be the same, by a
 	// decision that was made once, at all that are given any, and is ignored where
 	// the group has begun already. Without it a replica waits to be added.
@@ -62,12 +65,13 @@ const (
 	defaultSnapshotInterval  = 30 * time.Second
 
 	// maxAppendEntries is how many entries go to the log, or to a follower, at
-	// once. 512 doubles the throughput of 64 (design, section 9).
-	maxAppendEntries = 512
+	// once. Raft makes room for all of them after each commitTimeout, for each
+	// follower: 512 cost idle groups twice as much as 128.
+	maxAppendEntries = 128
 	// commitTimeout bounds how late an idle follower learns of a lone commit, to
 	// twice that, if it was not given notice; and how soon Raft tries again to reach
 	// one.
-	commitTimeout = 50 * time.Millisecond
+	commitTimeout = 100 * time.Millisecond
 	// rpcTimeout bounds each exchange with another replica.
 	rpcTimeout = 2 * time.Second
 	// enqueueTimeout bounds how long a command waits for a place in Raft's queue.

@@ -14,7 +14,7 @@ import (
 type Group struct {
 	cfg       Config
 	raft      *raft.Raft
-	transport transport
+	transport *transport
 	progress  *progress
 	applier   *applier
 	reads     *reader
@@ -44,13 +44,16 @@ func Open(c Config) (*Group, error) {
 	g := &Group{cfg: c, progress: newProgress(), idle: make(chan struct{}), done: make(chan struct{})}
 	snapshots, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, keptSnapshots, logger)
 	if err != nil {
+		if c.Heartbeats != nil {
+			c.Heartbeats.Close()
+		}
 		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Streams.Close()))
 	}
 	g.applier = newApplier(c.FSM, snapshots)
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.Streams, MaxPool: pooledStreams, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})
-	g.transport = transport{network, g.progress}
+	g.transport = &transport{NetworkTransport: network, progress: g.progress, heartbeats: c.Heartbeats}
 	rc := c.raft(logger)
 	notify := make(chan bool)
 	rc.NotifyCh = notify
@@ -59,6 +62,9 @@ func Open(c Config) (*Group, error) {
 	}
 	if g.raft, err = raft.NewRaft(rc, g.applier, c.Log, c.Log, snapshots, g.transport); err != nil {
 		return nil, fmt.Errorf("start raft: %w", errors.Join(err, g.transport.Close()))
+	}
+	if c.Heartbeats != nil {
+		c.Heartbeats.Handle(g.answerBeat)
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background()) // until Close
 	g.leadership.changed = make(chan struct{})
@@ -189,6 +195,7 @@ type Status struct {
 	InFlight int64  // bytes of commands that wait for their outcome
 	Confirms uint64 // rounds that proved the leadership for reads
 	Appends  uint64 // requests that were sent to followers, without heartbeats
+	Beats    uint64 // heartbeats that were sent to followers, without those by Config.Heartbeats
 }
 
 // Status is the present one.
@@ -204,7 +211,7 @@ func (g *Group) Status() (Status, error) {
 	return Status{
 		State: g.raft.State().String(), Term: g.raft.CurrentTerm(), Leader: Server{ID: string(id), Addr: string(addr)}, Voters: voters,
 		Last: g.raft.LastIndex(), Commit: g.raft.CommitIndex(), Applied: g.applier.applied(), InFlight: inFlight,
-		Confirms: g.reads.confirms.Load(), Appends: g.progress.sent.Load(),
+		Confirms: g.reads.confirms.Load(), Appends: g.progress.sent.Load(), Beats: g.progress.beats.Load(),
 	}, nil
 }
 

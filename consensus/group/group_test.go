@@ -57,33 +57,38 @@ func TestProposals(t *testing.T) {
 	})
 }
 
-// A leader that dies is replaced soon, and what it acknowledged is there.
+// A leader that dies is replaced soon, and what it acknowledged is there, whichever way
+// heartbeats go.
 func TestLeaderKilled(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, 3, []string{"g"}, nil)
-		defer c.stop()
-		var took []time.Duration
-		for i := range 20 {
-			old := c.put("g", fmt.Sprintf("k%02d=%d", i, i))
-			others := c.without(old)
-			begin := time.Now()
-			c.isolate(old) // at once; to stop it may take as long as an exchange
-			c.put("g", fmt.Sprintf("k%02d=after", i), others...)
-			took = append(took, time.Since(begin))
-			c.kill(old)
-			c.heal(old)
-			c.start(old)
-			c.equal("g")
-		}
-		if state := c.equal("g"); strings.Count(state, "after") != 20 || !strings.HasSuffix(state, " 40") {
-			t.Errorf("got %q", state)
-		}
-		slices.Sort(took)
-		if median, most := took[len(took)/2], took[len(took)-1]; median > 1300*time.Millisecond || most > 3*time.Second {
-			t.Errorf("failover: median %v, at most %v", median, most)
-		}
-		t.Logf("failover, in the time of an idle machine: %v", took)
-	})
+	for _, coalesced := range []bool{false, true} {
+		t.Run(fmt.Sprint("coalesced ", coalesced), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := startCluster(t, 3, []string{"g"}, nil, coalesced)
+				defer c.stop()
+				var took []time.Duration
+				for i := range 20 {
+					old := c.put("g", fmt.Sprintf("k%02d=%d", i, i))
+					others := c.without(old)
+					begin := time.Now()
+					c.isolate(old) // at once; to stop it may take as long as an exchange
+					c.put("g", fmt.Sprintf("k%02d=after", i), others...)
+					took = append(took, time.Since(begin))
+					c.kill(old)
+					c.heal(old)
+					c.start(old)
+					c.equal("g")
+				}
+				if state := c.equal("g"); strings.Count(state, "after") != 20 || !strings.HasSuffix(state, " 40") {
+					t.Errorf("got %q", state)
+				}
+				slices.Sort(took)
+				if median, most := took[len(took)/2], took[len(took)-1]; median > 1300*time.Millisecond || most > 3*time.Second {
+					t.Errorf("failover: median %v, at most %v", median, most)
+				}
+				t.Logf("failover, in the time of an idle machine: %v", took)
+			})
+		})
+	}
 }
 
 // S8: without a quorum nothing is acknowledged, and callers get a typed error

@@ -89,7 +89,9 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 		t.lone = now.Sub(t.at) > noticeCalm
 		t.commit, t.at = commit, now
 	}
+	unsettled := false
 	for id, f := range t.g.progress.of(term) {
+		unsettled = unsettled || f.match > commit
 		d := t.debts[id]
 		if d == nil {
 			d = new(debt)
@@ -118,6 +120,11 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 			d.busy.Store(false)
 			signal(t.g.progress.answered) // there may be more by now
 		})
+	}
+	// Raft commits what was answered a moment later. It tells who applies, but of its
+	// own entries nobody.
+	if unsettled && wait == 0 {
+		wait = noticeDelay
 	}
 	return wait
 }

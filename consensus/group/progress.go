@@ -16,6 +16,7 @@ type progress struct {
 	followers map[raft.ServerID]follower
 
 	sent     atomic.Uint64 // appends, without heartbeats
+	beats    atomic.Uint64 // heartbeats that went alone
 	answered chan struct{} // of capacity 1: a follower has more than before
 }
 
@@ -76,6 +77,14 @@ func (p *progress) lost(id raft.ServerID, term uint64) {
 		f.commit = 0
 		p.followers[id] = f
 	}
+}
+
+// commitOf is up to where a follower knows entries to be committed.
+func (p *progress) commitOf(id raft.ServerID, term uint64) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, _ := p.in(term, id)
+	return f.commit
 }
 
 // knows reports whether req, which has no entries, tells a follower nothing new.

@@ -11,6 +11,7 @@ import (
 // transport is Raft's own, with these differences:
 //
 //   - It sees what followers answer, for progress.
+//   - Heartbeats go by Config.Heartbeats, if they can.
 //   - A pipeline does not send an append without entries whose commit index its
 //     follower knows. Raft makes one after each commitTimeout, for each follower.
 //   - A pipeline ends with the first answer that is no success. Raft (1.8.0) reads no
@@ -19,13 +20,33 @@ import (
 //     follower gets heartbeats and no more entries, and Shutdown does not return.
 type transport struct {
 	*raft.NetworkTransport
-	progress *progress
+	progress         *progress
+	heartbeats       Heartbeats // nil: Raft's own
+	heartbeatHandler atomic.Pointer[func(raft.RPC)]
+}
+
+// SetHeartbeatHandler implements raft.Transport.
+func (t *transport) SetHeartbeatHandler(h func(raft.RPC)) {
+	t.heartbeatHandler.Store(&h)
+	t.NetworkTransport.SetHeartbeatHandler(h)
+}
+
+// Close ends what is under way. It may be called twice.
+func (t *transport) Close() error {
+	if t.heartbeats != nil {
+		t.heartbeats.Close()
+	}
+	return t.NetworkTransport.Close()
 }
 
 // AppendEntries implements raft.Transport.
-func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if !isHeartbeat(req) {
 		t.progress.sent.Add(1)
+	} else if t.beat(id, to, req, resp) {
+		return nil
+	} else {
+		t.progress.beats.Add(1)
 	}
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
 	if err != nil {
@@ -37,7 +58,7 @@ func (t transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *r
 }
 
 // InstallSnapshot implements raft.Transport.
-func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	err := t.NetworkTransport.InstallSnapshot(id, to, req, resp, data)
 	if err == nil && resp.Success {
 		t.progress.has(id, to, req.Term, req.LastLogIndex, 0)
@@ -46,7 +67,7 @@ func (t transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req 
 }
 
 // AppendEntriesPipeline implements raft.Transport.
-func (t transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
 	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
 	if err != nil {
 		return nil, err

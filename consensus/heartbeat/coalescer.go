@@ -29,16 +29,17 @@ type Caller func(ctx context.Context, node string, body []byte) ([]byte, error)
 type Options struct {
 	// Window is how long a heartbeat waits for others to the same node. It adds to the
 	// time between heartbeats, and must be short beside an election timeout. Default
-	// 20 ms.
+	// 40 ms.
 	Window time.Duration
-	// Timeout bounds a call; what it carried is then sent by the groups themselves. It
-	// must be short beside an election timeout too. Default 250 ms.
+	// Timeout bounds a call; what it carried is then sent by the groups themselves. With
+	// a window and 100 ms, which is between two heartbeats, it must be less than an
+	// election timeout. Default 200 ms.
 	Timeout time.Duration
 }
 
 const (
-	defaultWindow  = 20 * time.Millisecond
-	defaultTimeout = 250 * time.Millisecond
+	defaultWindow  = 40 * time.Millisecond
+	defaultTimeout = 200 * time.Millisecond
 )
 
 // A Coalescer sends and answers the heartbeats of a node's groups. Safe for concurrent
@@ -148,10 +149,11 @@ func (l *Line) Close() {
 	})
 }
 
-// Send sends b to the replica of the group at a node, and returns its answer. A line
-// sends a node one heartbeat at a time. The error matches ErrUnanswered or ErrClosed,
-// or is that of ctx or of the call; the heartbeat may have been received.
-func (l *Line) Send(ctx context.Context, node string, b Beat) (Answer, error) {
+// Send sends b to the replica of the group at a node, and returns its answer, after a
+// window and a call at most. A line sends a node one heartbeat at a time. The error
+// matches ErrUnanswered or ErrClosed, or is that of the call; the heartbeat may have
+// been received. It takes no context because Raft's transport has none: Close ends it.
+func (l *Line) Send(node string, b Beat) (Answer, error) {
 	w := &waiting{addressed: addressed{l.name, b}, answer: make(chan reply, 1)}
 	if err := l.coalescer.enqueue(node, w); err != nil {
 		return Answer{}, err
@@ -159,8 +161,6 @@ func (l *Line) Send(ctx context.Context, node string, b Beat) (Answer, error) {
 	select {
 	case r := <-w.answer:
 		return r.answer, r.err
-	case <-ctx.Done():
-		return Answer{}, context.Cause(ctx)
 	case <-l.done:
 		return Answer{}, ErrClosed
 	}

@@ -1,0 +1,64 @@
+package group
+
+import (
+	"github.com/hashicorp/raft"
+	"github.com/meshkv/meshkv/consensus/heartbeat"
+)
+
+// Heartbeats carry those of one group; heartbeat.Line does it together with those of
+// other groups.
+type Heartbeats interface {
+	// Send sends one to the group's replica at a node and returns the answer, or
+	// an error well within an election timeout; the group sends the heartbeat itself
+	// then.
+	Send(node string, b heartbeat.Beat) (heartbeat.Answer, error)
+	// Handle sets who answers those that come in, or says that it cannot.
+	Handle(h func(heartbeat.Beat) (heartbeat.Answer, bool))
+	// Close ends Send.
+	Close()
+}
+
+// beat sends req, a heartbeat, by Heartbeats, and reports whether it was answered.
+func (t *transport) beat(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
+	if t.heartbeats == nil {
+		return false
+	}
+	before := t.progress.commitOf(id, req.Term)
+	a, err := t.heartbeats.Send(string(to), heartbeat.Beat{Term: req.Term, Leader: string(req.ID), Addr: string(req.Addr)})
+	if err != nil {
+		return false
+	}
+	if a.Commit < before {
+		t.progress.lost(id, req.Term) // it was started anew
+	}
+	*resp = raft.AppendEntriesResponse{RPCHeader: req.RPCHeader, Term: a.Term, LastLog: a.Last, Success: a.OK}
+	return true
+}
+
+// answerBeat answers a heartbeat that came by Heartbeats. Raft would write a new term
+// to the disk before it answers, and so it would for a candidate: such a heartbeat is
+// not answered here, and the leader sends it itself.
+func (g *Group) answerBeat(b heartbeat.Beat) (heartbeat.Answer, bool) {
+	handler := g.transport.heartbeatHandler.Load()
+	if handler == nil || g.raft.State() != raft.Follower || g.raft.CurrentTerm() != b.Term {
+		return heartbeat.Answer{}, false
+	}
+	answers := make(chan raft.RPCResponse, 1)
+	(*handler)(raft.RPC{
+		Command: &raft.AppendEntriesRequest{
+			RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(b.Leader), Addr: []byte(b.Addr)},
+			Term:      b.Term,
+		},
+		RespChan: answers,
+	})
+	select {
+	case r := <-answers:
+		resp, ok := r.Response.(*raft.AppendEntriesResponse)
+		if !ok || r.Error != nil {
+			return heartbeat.Answer{}, false
+		}
+		return heartbeat.Answer{OK: resp.Success, Term: resp.Term, Last: resp.LastLog, Commit: g.raft.CommitIndex()}, true
+	default: // Raft gives none when it ends
+		return heartbeat.Answer{}, false
+	}
+}
