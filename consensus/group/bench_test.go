@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,6 +125,10 @@ func BenchmarkIdle(b *testing.B) {
 			}
 			b.StopTimer()
 			b.ReportMetric(100*float64(cpuTime(b)-before)/float64(b.Elapsed()), "%core")
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			b.ReportMetric(float64(m.HeapInuse>>20), "MiB")
 		})
 	}
 }

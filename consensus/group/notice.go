@@ -9,7 +9,7 @@ import (
 
 const (
 	// noticeDelay is how long a notice waits for an entry that makes it needless,
-	// when commits follow each other.
+	// when commits follow each other; at most it is twice that.
 	noticeDelay = 2 * time.Millisecond
 	// noticeCalm is how long after the last commit the next one is a lone one, of
 	// which notice is given at once.
@@ -71,11 +71,29 @@ func (t *teller) run() {
 			case <-t.g.applier.applying:
 			case <-timer.C:
 			}
-			if wait := t.look(now.Term, time.Now()); wait > 0 {
+			wait := t.look(now.Term, time.Now())
+			if wait > 0 {
 				timer.Reset(wait)
+			}
+			if !t.lone && time.Since(t.at) < noticeCalm {
+				over = t.pause(changed)
 			}
 		}
 	}
+}
+
+// pause lets noticeDelay pass: commits follow each other, and each would wake the
+// teller several times. It reports whether changed was closed, or the replica ended.
+func (t *teller) pause(changed <-chan struct{}) (over bool) {
+	timer := time.NewTimer(noticeDelay)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false
+	case <-changed:
+	case <-t.g.ctx.Done():
+	}
+	return true
 }
 
 // look gives the notices that are due, and returns how long the next ones are to
