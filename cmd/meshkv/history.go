@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -101,9 +102,9 @@ func (a *app) printVersionOf(w io.Writer, t *table, e client.StrongEntry) (err e
 	}
 	session := ""
 	if e.Session != 0 {
-		session = count(uint64(e.Session))
+		session = e.Session.String()
 	}
-	t.row(count(e.Mod), count(e.Version), shorten(e.Value), stamp(modified(e)), session)
+	t.row(strconv.FormatUint(e.Mod, 10), strconv.FormatUint(e.Version, 10), shorten(e.Value), stamp(modified(e)), session)
 	return nil
 }
 

@@ -174,7 +174,7 @@ func (h *holding) environment(addr string, held client.Held) []string {
 		"MESHKV_KEYSPACE=" + h.keyspace,
 		"MESHKV_LOCK=" + h.name,
 		"MESHKV_FENCING_TOKEN=" + token,
-		"MESHKV_SESSION=" + strconv.FormatUint(uint64(held.Session()), 10),
+		"MESHKV_SESSION=" + held.Session().String(),
 	}
 	if h.what == "election" {
 		env = append(env, "MESHKV_ELECTION_TOKEN="+token)
@@ -190,7 +190,7 @@ func (a *app) printHeld(h *holding, held client.Held) (err error) {
 			Name     string              `json:"name"`
 			Token    client.FencingToken `json:"token"`
 			Session  string              `json:"session"`
-		}{h.keyspace, h.name, held.Token(), strconv.FormatUint(uint64(held.Session()), 10)})
+		}{h.keyspace, h.name, held.Token(), held.Session().String()})
 	case formatRaw:
 		_, err = fmt.Fprintln(a.stdout, held.Token())
 	default:

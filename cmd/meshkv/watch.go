@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +23,8 @@ func (a *app) watchCommand() *cobra.Command {
 		Use:   "watch KS[/PREFIX]",
 		Short: "Print the state under a prefix and then its changes",
 		Long: "Print the state under a prefix, 'synced', and then every change until interrupted.\n" +
-			"'-o json' prints one event a line; its cursor can be given to --from.",
+			"'-o json' prints one event a line; its cursor can be given to --from. In a strong keyspace a cursor is a revision,\n" +
+			"good at every node, and the changes of one transaction have that before it but for the last.",
 		Args: exactArgs("KS[/PREFIX]"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keyspace, prefix, err := parsePrefix(args[0])
@@ -32,11 +34,15 @@ func (a *app) watchCommand() *cobra.Command {
 			if untilSynced && (o.UpdatesOnly || from != "") {
 				return usagef("--until-synced ends after the snapshot: it cannot go with --updates-only or --from")
 			}
+			if o.Exact && from == "" {
+				return usagef("--exact goes with --from: it wants every change since that")
+			}
 			o.From = client.Cursor(from)
 			return a.watch(cmd.Context(), keyspace, prefix, &o, untilSynced)
 		},
 	}
-	cmd.Flags().StringVar(&from, "from", "", "resume after the event with this cursor")
+	cmd.Flags().StringVar(&from, "from", "", "resume after the event with this cursor; of a strong keyspace: after this revision")
+	cmd.Flags().BoolVar(&o.Exact, "exact", false, "fail, instead of a snapshot, where the history since --from is kept no longer; strong keyspaces")
 	cmd.Flags().BoolVar(&o.UpdatesOnly, "updates-only", false, "leave out the state at the start")
 	cmd.Flags().BoolVar(&untilSynced, "until-synced", false, "end when the state at the start is complete")
 	a.clientFlags(cmd)
@@ -119,11 +125,25 @@ func printEvent(w io.Writer, format string, ev client.Event) (err error) {
 	case format == formatRaw && aboutKey:
 		_, err = fmt.Fprintf(w, "%s\t%s\n", ev.Type, printable(ev.Entry.Key))
 	case ev.Type == client.EventPut:
-		_, err = fmt.Fprintf(w, "put     %s  %s  (by %s)\n", printable(ev.Entry.Key), shorten(ev.Entry.Value), printable(ev.Entry.Origin))
+		_, err = fmt.Fprintf(w, "put     %s  %s  (%s)\n", printable(ev.Entry.Key), shorten(ev.Entry.Value), origin(ev))
 	case ev.Type == client.EventDelete:
-		_, err = fmt.Fprintf(w, "delete  %s  (%s)\n", printable(ev.Entry.Key), ev.Reason)
+		_, err = fmt.Fprintf(w, "delete  %s  (%s)\n", printable(ev.Entry.Key), origin(ev))
 	default:
 		_, err = fmt.Fprintf(w, "%s\n", ev.Type)
 	}
 	return err
+}
+
+// origin says where a change comes from: of a strong keyspace, the revision.
+func origin(ev client.Event) string {
+	var parts []string
+	if ev.Type == client.EventDelete {
+		parts = append(parts, string(ev.Reason))
+	}
+	if v := ev.Entry.Version; v.Inc == 0 && !v.IsZero() {
+		parts = append(parts, "revision "+v.String())
+	} else if ev.Type == client.EventPut {
+		parts = append(parts, "by "+printable(ev.Entry.Origin))
+	}
+	return strings.Join(parts, ", ")
 }
