@@ -23,7 +23,7 @@ type system struct {
 var systems = []system{
 	{
 		name: "meshkv", module: "..", pkg: "./cmd/meshkv", args: meshkvArgs, connect: connectMeshkv,
-		config: "meshkv agent --server, else the defaults; a strong keyspace with 3 voters; client.Dial, one client for each agent; locks with a session for each client",
+		config: "meshkv agent --server, else the defaults (election 500 ms); a strong keyspace with 3 voters; client.Dial, one client for each agent; locks with a session for each client",
 	},
 	{
 		name: "etcd", module: "quorum", pkg: "./etcd", args: voter.Spec.Args, connect: connectEtcd,
