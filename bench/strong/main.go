@@ -32,7 +32,9 @@ func main() {
 	flag.DurationVar(&r.warm, "warm", time.Second, "time before it that does not count")
 	flag.DurationVar(&r.rest, "rest", 30*time.Second, "length of an idle run")
 	flag.IntVar(&r.kills, "n", 3, "leaders killed in a run of failover")
+	agent := flag.String("agent", "", "more flags for the agents of meshkv, as in: -agent '--log-store boltdb'")
 	flag.Parse()
+	r.agent = strings.Fields(*agent)
 	if *list {
 		for _, c := range cells() {
 			fmt.Println(c.name)
@@ -95,6 +97,7 @@ func cells() []cell {
 type runner struct {
 	rounds, kills      int
 	length, warm, rest time.Duration
+	agent              []string // more flags for meshkv
 	report             *report
 }
 
@@ -160,7 +163,11 @@ func (r *runner) run(ctx context.Context, parent string, only, who []string, doc
 func (r *runner) once(ctx context.Context, s *system, bin, dir string, round int, group []cell) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	cl, err := newCluster(ctx, s, bin, dir)
+	var more []string
+	if s.name == ours {
+		more = r.agent
+	}
+	cl, err := newCluster(ctx, s, bin, dir, more)
 	if err != nil {
 		r.report.add(group[0].name, s.name, nil, err)
 		fmt.Fprintf(os.Stderr, "%s %d/%d %s: %v\n", group[0].name, round+1, r.rounds, s.name, err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,8 +78,9 @@ func freePort() (string, error) {
 	return ln.Addr().String(), nil
 }
 
-// newCluster starts the servers in a directory of their own and waits until a write is served.
-func newCluster(ctx context.Context, s *system, bin, parent string) (_ *cluster, err error) {
+// newCluster starts the servers, with some flags more, in a directory of their own and
+// waits until each serves writes.
+func newCluster(ctx context.Context, s *system, bin, parent string, more []string) (_ *cluster, err error) {
 	dir, err := os.MkdirTemp(parent, s.name+"-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory: %w", err)
@@ -105,7 +107,7 @@ func newCluster(ctx context.Context, s *system, bin, parent string) (_ *cluster,
 	}
 	for _, m := range c.members {
 		m.spec.Cluster = peers
-		m.args = append([]string{bin}, s.args(m.spec)...)
+		m.args = slices.Concat([]string{bin}, s.args(m.spec), more)
 		if err := m.start(); err != nil {
 			return nil, err
 		}

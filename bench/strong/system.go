@@ -20,9 +20,12 @@ type system struct {
 	connect func(context.Context, []voter.Spec) (store, error)
 }
 
+// ours is the name of the system that the others are compared with.
+const ours = "meshkv"
+
 var systems = []system{
 	{
-		name: "meshkv", module: "..", pkg: "./cmd/meshkv", args: meshkvArgs, connect: connectMeshkv,
+		name: ours, module: "..", pkg: "./cmd/meshkv", args: meshkvArgs, connect: connectMeshkv,
 		config: "meshkv agent --server, else the defaults (election 500 ms); a strong keyspace with 3 voters; client.Dial, one client for each agent; locks with a session for each client",
 	},
 	{
