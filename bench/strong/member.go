@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -69,13 +70,18 @@ type cluster struct {
 	filled  bool // all keys are there
 }
 
+// freePort is one that nobody listens at, below those that the kernel gives to
+// connections: one of these could be taken before the server starts.
 func freePort() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+	var err error
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 10_000+rand.IntN(20_000))
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", addr); err == nil {
+			return addr, ln.Close()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return "", fmt.Errorf("find a free port: %w", err)
 }
 
 // newCluster starts the servers, with some flags more, in a directory of their own and
@@ -114,13 +120,20 @@ func newCluster(ctx context.Context, s *system, bin, parent string, more []strin
 	}
 	var watch sync.WaitGroup
 	defer watch.Wait()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	limit := time.AfterFunc(time.Minute, func() { cancel(errors.New("not ready after a minute")) })
+	defer limit.Stop()
+	defer func() {
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
+	}()
 	for _, m := range c.members {
 		watch.Go(func() {
 			select {
 			case <-m.ended: // it will never serve
-				cancel()
+				cancel(fmt.Errorf("%s has ended", m.spec.Name))
 			case <-ctx.Done():
 			}
 		})
