@@ -34,9 +34,18 @@ const feedCells = 256
 // MirrorName is the name of the mirror of a strong keyspace.
 func MirrorName(strong string) string { return strong + MirrorSuffix }
 
+// MirrorGeneration numbers the mirrors of one name: of the gen-th keyspace of that name
+// in an epoch. Both are far from their bounds, of 2^32, after which it fails.
+func MirrorGeneration(gen, epoch uint64) (uint64, error) {
+	if gen>>32 != 0 || epoch>>32 != 0 {
+		return 0, fmt.Errorf("%w: generation %d in epoch %d is not to be mirrored", client.ErrTooLarge, gen, epoch)
+	}
+	return gen<<32 | epoch, nil
+}
+
 // OpenMirror is Open for the mirror of a strong keyspace whose ops are of origin. The id
 // must be another one for another origin, for all nodes alike: MirrorName, followed by
-// a '#' and the epoch of the group. The error matches ErrBadRequest if the store
+// a '#' and MirrorGeneration. The error matches ErrBadRequest if the store
 // held something else under that id.
 func OpenMirror(id string, origin crdt.Inc, env *Env, st storage.KeyspaceState, now time.Time) (*Keyspace, error) {
 	if origin == 0 {

@@ -96,6 +96,20 @@ func TestMirrorShowsStrongEntries(t *testing.T) {
 	}
 }
 
+func TestMirrorGenerations(t *testing.T) {
+	a, err1 := MirrorGeneration(1, 2)
+	b, err2 := MirrorGeneration(2, 1)
+	if err1 != nil || err2 != nil || a == b {
+		t.Errorf("got %d, %v and %d, %v", a, err1, b, err2)
+	}
+	if _, err := MirrorGeneration(1<<32, 0); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("a large generation: %v", err)
+	}
+	if _, err := MirrorGeneration(0, 1<<32); !errors.Is(err, client.ErrTooLarge) {
+		t.Errorf("a large epoch: %v", err)
+	}
+}
+
 // What members do does not concern the origin.
 func TestMirrorOutlivesMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -279,17 +279,19 @@ func FuzzEntry(f *testing.F) {
 }
 
 func TestOriginsDiffer(t *testing.T) {
-	base := bridge.Origin("g#1", 1, 1_700_000_000_000)
-	for name, other := range map[string]crdt.Inc{
-		"group": bridge.Origin("g#2", 1, 1_700_000_000_000), "epoch": bridge.Origin("g#1", 2, 1_700_000_000_000),
-		"time": bridge.Origin("g#1", 1, 1_700_000_000_001),
-	} {
-		if other == base {
-			t.Errorf("another %s gives the same origin", name)
+	seen := make(map[crdt.Inc]string)
+	for _, c := range []struct {
+		cluster, name string
+		gen, epoch    uint64
+	}{{"c", "ks", 1, 0}, {"d", "ks", 1, 0}, {"c", "kt", 1, 0}, {"c", "ks", 2, 0}, {"c", "ks", 1, 1}, {"ck", "s", 1, 0}, {"c", "ks", 0, 1}} {
+		inc := bridge.Origin(c.cluster, c.name, c.gen, c.epoch)
+		if other, ok := seen[inc]; ok {
+			t.Errorf("%+v and %s have one origin", c, other)
 		}
-	}
-	if base.BirthMs() != 1_700_000_000_000 {
-		t.Errorf("born at %d", base.BirthMs())
+		seen[inc] = fmt.Sprintf("%+v", c)
+		if again := bridge.Origin(c.cluster, c.name, c.gen, c.epoch); again != inc {
+			t.Errorf("%+v: %v, then %v", c, inc, again)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package bridge
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -13,14 +14,15 @@ import (
 // ErrMalformed: a cell that is no copy of an entry.
 var ErrMalformed = errors.New("cell is not that of a strong entry")
 
-// Origin is the incarnation of the ops of a group in one epoch. created is when the
-// catalog got the entry of that epoch, in milliseconds since the Unix epoch; like group
-// and epoch it is part of the entry, so that all nodes find the same. It says nothing
-// about clocks: the origin is no member, and is never older than a birth horizon of its
-// copies, which only members can raise.
-func Origin(group string, epoch uint64, created int64) crdt.Inc {
-	b := binary.BigEndian.AppendUint64([]byte(group), epoch)
-	return crdt.NewInc(max(created, 1), xxhash.Sum64(b))
+// Origin is the incarnation of the ops of a strong keyspace: of the gen-th of its name in
+// a cluster, in one epoch. All nodes find the same by what the catalog says. It is a hash
+// and has no time of birth: no clock and no birth horizon ever concerns it.
+func Origin(cluster, name string, gen, epoch uint64) crdt.Inc {
+	b := binary.BigEndian.AppendUint64(nil, gen)
+	b = binary.BigEndian.AppendUint64(b, epoch)
+	b = append(append(append(b, cluster...), 0), name...)
+	// Neither 0, which is none, nor the largest, which clocks do not hold.
+	return crdt.Inc(1 + xxhash.Sum64(b)%(math.MaxUint64-1))
 }
 
 // Op is the op of a change. It shares the bytes of the change.
