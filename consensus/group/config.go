@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -157,6 +159,16 @@ func newLogger(log *slog.Logger) hclog.Logger {
 	return l
 }
 
+// unreachable reports whether a message of Raft's only says that another member cannot be reached,
+// which it says at every attempt. Who is gone, membership tells.
+func unreachable(msg string) bool {
+	return slices.ContainsFunc([]string{
+		"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
+		"failed to make requestPreVote RPC", "failed to decode incoming command", "failed to flush response", "failed to accept connection",
+		"failed to send snapshot to", "failed to make timeoutNow RPC",
+	}, func(prefix string) bool { return strings.HasPrefix(msg, prefix) })
+}
+
 // Accept implements hclog.SinkAdapter.
 func (s logSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 	if level == hclog.Trace {
@@ -167,7 +179,7 @@ func (s logSink) Accept(_ string, level hclog.Level, msg string, args ...any) {
 			args[i] = fmt.Sprintf(fmt.Sprint(f[0]), f[1:]...)
 		}
 	}
-	if level >= hclog.Error {
+	if level >= hclog.Error && !unreachable(msg) {
 		s.log.Warn(msg, args...)
 		return
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/meshkv/meshkv/consensus/calls"
+	"github.com/meshkv/meshkv/consensus/heartbeat"
 	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/consensus/placement"
 	"github.com/meshkv/meshkv/consensus/replica"
@@ -58,6 +59,7 @@ type Host struct {
 	rpc      *streams.Layer // the streams of calls
 	client   *calls.Client
 	server   *calls.Server
+	beats    *heartbeat.Coalescer
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -115,6 +117,7 @@ func Open(c Config) (_ *Host, err error) {
 	opts := &calls.Options{ClusterID: func() string { return h.identity.get().Cluster }, Logger: c.Logger}
 	h.client = calls.NewClient(h.dialCalls, opts)
 	h.server = calls.NewServer(h, opts)
+	h.beats = heartbeat.New(h.sendHeartbeats, nil)
 	h.ctx, h.cancel = context.WithCancel(context.Background()) // until Close
 	h.work.Go(func() {
 		if err := h.mux.Run(h.ctx); err != nil && h.ctx.Err() == nil {
@@ -188,6 +191,7 @@ func (h *Host) Close(ctx context.Context) error {
 	// The replicas first: their calls still go out.
 	err := h.closeReplicas(ctx)
 	h.cancel()
+	h.beats.Close()
 	err = errors.Join(err, h.client.Close(), h.rpc.Close())
 	h.work.Wait()
 	return errors.Join(err, h.engine.Close())

@@ -129,8 +129,12 @@ func (h *Host) open(e Entry, duty placement.Duty) error {
 	if err != nil {
 		return fmt.Errorf("open streams of group %s: %w", name, err)
 	}
+	line, err := h.beats.Line(name)
+	if err != nil {
+		return fmt.Errorf("open heartbeats of group %s: %w", name, errors.Join(err, layer.Close()))
+	}
 	gc := group.Config{
-		ID: id, Dir: h.groupDir(store), Log: log, Streams: memberLayer{layer, name}, Logger: h.log.With("group", name),
+		ID: id, Dir: h.groupDir(store), Log: log, Streams: memberLayer{layer, name}, Heartbeats: line, Logger: h.log.With("group", name),
 		SnapshotThreshold: snapshotThreshold, TrailingLogs: trailingLogs,
 	}
 	if duty == placement.Begin && !h.identity.left(name) {
@@ -139,7 +143,7 @@ func (h *Host) open(e Entry, duty placement.Duty) error {
 		}
 	}
 	r, err := replica.Open(replica.Config{
-		Group: gc, Name: name, Node: h.cfg.Name, Calls: h.client, Logger: gc.Logger,
+		Group: gc, Name: name, Node: h.cfg.Name, Calls: h.client, Quota: e.Keyspace.Quota, Logger: gc.Logger,
 		Halted: func(err error) { h.log.Error("replica stopped", "group", name, "err", err) },
 	})
 	if err != nil {

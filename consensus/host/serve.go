@@ -13,20 +13,21 @@ import (
 
 // Calls to a host itself, of hostGroup. Bodies and answers are JSON. Part of the protocol: append only.
 const (
-	callStatement calls.Kind = iota + 1 // placement.Statement → that of the answering server
-	callSystem                          // nothing → the Entry of the system group
-	callRegister                        // placement.Server
-	callCreate                          // Spec → Entry
-	callRemove                          // name → Entry
-	callVoter                           // voterChange → Entry
-	callDrain                           // name of a server
-	callObserve                         // name of a group → placement.Observation
-	callStep                            // step
-	callRecover                         // recovery → Recovered
-	callLearn                           // Entry
-	callDescribe                        // name of a group → Description
-	callEntries                         // nothing → all entries
-	callRecovered                       // recovery → Entry
+	callStatement  calls.Kind = iota + 1 // placement.Statement → that of the answering server
+	callSystem                           // nothing → the Entry of the system group
+	callRegister                         // placement.Server
+	callCreate                           // Spec → Entry
+	callRemove                           // name → Entry
+	callVoter                            // voterChange → Entry
+	callDrain                            // name of a server
+	callObserve                          // name of a group → placement.Observation
+	callStep                             // step
+	callRecover                          // recovery → Recovered
+	callLearn                            // Entry
+	callDescribe                         // name of a group → Description
+	callEntries                          // nothing → all entries
+	callRecovered                        // recovery → Entry
+	callHeartbeats                       // id of the replicas that are meant, a zero, heartbeats → answers; no JSON
 )
 
 // hostGroup is where calls to hosts go. No group has that name.
@@ -106,6 +107,8 @@ func (h *Host) Serve(ctx context.Context, name string, kind calls.Kind, body []b
 
 func (h *Host) serve(ctx context.Context, kind calls.Kind, body []byte) ([]byte, error) {
 	switch kind {
+	case callHeartbeats:
+		return h.answerHeartbeats(body)
 	case callStatement:
 		return with(body, func(s placement.Statement) (any, error) { return h.hear(s) })
 	case callSystem:

@@ -184,7 +184,10 @@ func (d *duties) lead(changed <-chan struct{}) {
 		return
 	}
 	defer d.drop()
-	work.Go(func() { newHistory(d.r).run(ctx) })
+	work.Go(func() {
+		d.setQuota(ctx)
+		newHistory(d.r).run(ctx)
+	})
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -202,6 +205,22 @@ func (d *duties) lead(changed <-chan struct{}) {
 		d.propose(&work, view, e)
 		if any {
 			timer.Reset(time.Until(due))
+		}
+	}
+}
+
+// setQuota makes the quota that of the configuration.
+func (d *duties) setQuota(ctx context.Context) {
+	quota := d.r.cfg.Quota
+	for ctx.Err() == nil && quota != 0 && d.r.View().Status().Quota != quota {
+		if err := d.r.proposeOwn(&machine.SetQuota{Bytes: quota}); err == nil {
+			return
+		}
+		pause := time.NewTimer(maxBackoff)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
 		}
 	}
 }

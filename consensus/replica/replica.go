@@ -29,6 +29,8 @@ type Config struct {
 	Node  string
 	Calls Caller
 
+	// Quota bounds data and history, in bytes. 0: as it is, machine.DefaultQuota at first.
+	Quota uint64
 	// HistoryChanges and HistoryAge bound what can be read and watched of the past: changes of
 	// keys, and their age. What is older than one of them is compacted. Default 50,000
 	// and one hour.
