@@ -284,15 +284,31 @@ type voterChange struct {
 	Remove   bool   `json:"remove,omitempty"`
 }
 
-// AddVoter makes a server a voter of a keyspace; RemoveVoter takes its vote. The change goes on
-// after they have returned; see Settled.
+// AddVoter makes a server a voter of a keyspace; RemoveVoter takes its vote. They wait for a change that is
+// under way. Theirs goes on after they have returned; see AwaitVoter.
 func (h *Host) AddVoter(ctx context.Context, keyspace, server string) (Entry, error) {
-	return changeEntry(ctx, h, callVoter, voterChange{Keyspace: keyspace, Server: server})
+	return h.orderVoter(ctx, voterChange{Keyspace: keyspace, Server: server})
 }
 
 // RemoveVoter is described at AddVoter.
 func (h *Host) RemoveVoter(ctx context.Context, keyspace, server string) (Entry, error) {
-	return changeEntry(ctx, h, callVoter, voterChange{Keyspace: keyspace, Server: server, Remove: true})
+	return h.orderVoter(ctx, voterChange{Keyspace: keyspace, Server: server, Remove: true})
+}
+
+func (h *Host) orderVoter(ctx context.Context, c voterChange) (Entry, error) {
+	for {
+		e, err := changeEntry(ctx, h, callVoter, c)
+		if !errors.Is(err, ErrBusy) {
+			return e, err
+		}
+		timer := time.NewTimer(settledEvery)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return e, err
+		}
+	}
 }
 
 func (h *Host) changeVoter(ctx context.Context, c voterChange) (Entry, error) {
@@ -321,7 +337,7 @@ func (h *Host) changeVoter(ctx context.Context, c voterChange) (Entry, error) {
 	})
 }
 
-// Drain moves all replicas away from a server; see Drained.
+// Drain moves all replicas away from a server; see AwaitDrained.
 func (h *Host) Drain(ctx context.Context, server string) error {
 	_, err := atCatalog[any](ctx, h, callDrain, server)
 	return err

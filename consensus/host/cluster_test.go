@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/meshkv/meshkv/consensus/host"
+	"github.com/meshkv/meshkv/consensus/placement"
 )
 
 // patience bounds what should happen soon; only a test that fails uses it up.
@@ -18,8 +20,10 @@ const patience = 30 * time.Second
 
 // A cluster is servers of one process, over loopback.
 type cluster struct {
-	t   *testing.T
-	dir string
+	t      *testing.T
+	dir    string
+	policy placement.Policy
+	zones  map[string]string // of servers; none: ""
 
 	mu    sync.Mutex // protects the fields below
 	addrs map[string]string
@@ -71,7 +75,7 @@ func (c *cluster) start(name string, bootstrap ...string) *host.Host {
 		out = slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})
 	}
 	h, err := host.Open(host.Config{
-		Name: name, Dir: filepath.Join(c.dir, name), Listener: ln, Dial: c.dial, Alive: c.alive, Bootstrap: bootstrap,
+		Name: name, Zone: c.zones[name], Dir: filepath.Join(c.dir, name), Listener: ln, Dial: c.dial, Alive: c.alive, Bootstrap: bootstrap, Policy: c.policy,
 		Publish: c.publish, Failed: func(err error) { c.t.Errorf("host %s failed: %v", name, err) },
 		Logger: slog.New(out).With("node", name),
 	})
@@ -98,5 +102,41 @@ func (c *cluster) stop(name string) {
 	defer cancel()
 	if err := h.Close(ctx); err != nil {
 		c.t.Errorf("close %s: %v", name, err)
+	}
+}
+
+// leaderOf is the server that leads a keyspace.
+func (c *cluster) leaderOf(ctx context.Context, at, keyspace string) string {
+	c.t.Helper()
+	for {
+		c.mu.Lock()
+		h := c.hosts[at]
+		c.mu.Unlock()
+		d, err := h.Describe(ctx, keyspace)
+		if err == nil && d.Leader != "" && d.Term > 0 {
+			return d.Leader
+		}
+		if ctx.Err() != nil {
+			c.t.Fatalf("no leader of %s: %v", keyspace, err)
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+}
+
+// pause waits between two looks at a condition.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// wipe deletes the disk of a server that does not run.
+func (c *cluster) wipe(name string) {
+	c.t.Helper()
+	if err := os.RemoveAll(filepath.Join(c.dir, name)); err != nil {
+		c.t.Fatal(err)
 	}
 }
