@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/client/clienttest"
 	"github.com/meshkv/meshkv/client/wire"
 	"github.com/meshkv/meshkv/internal/strongtest"
 	"github.com/meshkv/meshkv/node/api/internal/memory"
@@ -455,6 +456,17 @@ func TestLockWaitsOverHTTP(t *testing.T) {
 		t.Errorf("at the end of the server: got %s", got)
 	}
 	waiting(0)
+}
+
+func TestStrongConformanceOverNative(t *testing.T) {
+	clienttest.RunStrong(t, func(t *testing.T) client.Strong {
+		_, addr := start(t, newStrongCluster(), Options{})
+		s, err := dial(t, addr, nil).Strong(t.Context(), "s")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	})
 }
 
 // TestStrongOverNative: the high level through a Client.
