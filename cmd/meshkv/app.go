@@ -99,7 +99,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.agentCommand(), a.devCommand(), a.demoCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(), a.watchCommand(),
-		a.casCommand(), a.historyCommand(), a.lockCommand(), a.electCommand(), a.poolCommand(),
+		a.casCommand(), a.txnCommand(), a.historyCommand(), a.lockCommand(), a.electCommand(), a.poolCommand(),
 		a.membersCommand(), a.statusCommand(), a.digestCommand(), a.diffCommand(),
 		a.waitCommand(), a.rttCommand(), a.reachabilityCommand(), a.leaveCommand(), a.forceLeaveCommand(), a.keyspaceCommand(),
 		a.votersCommand(), a.decommissionCommand(),

@@ -3,7 +3,9 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -200,6 +202,25 @@ func (s *Server) postTxn(ctx context.Context, w http.ResponseWriter, r *http.Req
 		return err
 	}
 	return writeJSON(w, reply.Txn)
+}
+
+// ParseTxn reads the transaction that POST /v1/txn takes. ErrBadRequest if it is none.
+func ParseTxn(r io.Reader) (*client.Txn, error) {
+	var body txnBody
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	err := d.Decode(&body)
+	if err == nil && d.More() {
+		err = errors.New("there is more than one value")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: a transaction is {\"compare\":[…],\"then\":[…],\"else\":[…]}: %w", client.ErrBadRequest, err)
+	}
+	txn, err := body.txn(1)
+	if err != nil {
+		return nil, err
+	}
+	return txn, txn.Check()
 }
 
 // conditional is the condition of a write, or none.
