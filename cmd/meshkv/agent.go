@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/node"
 )
 
@@ -61,6 +62,11 @@ func (a *app) agent(ctx context.Context, s settings) error {
 	case "memory":
 	default:
 		return usagef("--durability %q: the levels are memory, async and fsync", s.durability)
+	}
+	switch logstore.Kind(s.logStore) {
+	case "", logstore.Journal, logstore.BoltDB:
+	default:
+		return usagef("--log-store %q: the kinds are journal and boltdb", s.logStore)
 	}
 	if s.name == "" {
 		if s.name, err = os.Hostname(); err != nil {

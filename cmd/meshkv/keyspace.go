@@ -77,11 +77,25 @@ func (a *app) keyspaceInfo(ctx context.Context, c remoteNode, name string) error
 	if i >= 0 && infos[i].Mode != modeStrong {
 		return a.printKeyspaceInfo(infos[i])
 	}
-	err = a.strongInfo(ctx, c, name) // one that the node does not hold is not listed
+	if i < 0 { // a strong one that the node does not hold, or none
+		members, err := c.Members(ctx)
+		if err != nil {
+			return fmt.Errorf("keyspace info: %w", err)
+		}
+		isServer := func(m client.Member) bool { return m.Status != client.MemberLeft && slices.Contains(m.Roles, "server") }
+		if !slices.ContainsFunc(members, isServer) {
+			return noKeyspace(name)
+		}
+	}
+	err = a.strongInfo(ctx, c, name)
 	if i < 0 && (errors.Is(err, client.ErrNotFound) || errors.Is(err, client.ErrNeedsStrong)) {
-		return fmt.Errorf("keyspace info: keyspace %s: %w on this node; it comes into being with its first put", name, client.ErrNotFound)
+		return noKeyspace(name)
 	}
 	return err
+}
+
+func noKeyspace(name string) error {
+	return fmt.Errorf("keyspace info: keyspace %s: %w on this node; it comes into being with its first put", name, client.ErrNotFound)
 }
 
 func (a *app) printKeyspaces(infos []client.KeyspaceInfo) error {

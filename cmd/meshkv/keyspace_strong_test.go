@@ -54,9 +54,14 @@ func (f *fakeAdmin) RecoverKeyspace(_ context.Context, name, survivor string) (c
 type fakeCluster struct {
 	client.Cluster
 	infos []client.KeyspaceInfo
+	roles []string // of the only member
 }
 
 func (f *fakeCluster) Keyspaces(context.Context) ([]client.KeyspaceInfo, error) { return f.infos, nil }
+
+func (f *fakeCluster) Members(context.Context) ([]client.Member, error) {
+	return []client.Member{{Name: "host-1", Status: client.MemberAlive, Roles: f.roles}}, nil
+}
 
 func TestKeyspaceAdmin(t *testing.T) {
 	t.Parallel()
@@ -128,7 +133,7 @@ func TestKeyspaceInfoOfEitherMode(t *testing.T) {
 		Voters: []client.StrongVoter{{Server: "host-1", Role: "voter", Alive: true}, {Server: "host-2", Role: "learner", Alive: true}, {Server: "host-3", Role: "learner"}},
 	}
 	run := func(f *fakeAdmin, infos []client.KeyspaceInfo, args ...string) result {
-		return fakeRun(t, &fakeNode{rest: rest{&fakeCluster{infos: infos}}, StrongAdmin: f}, "", append([]string{"keyspace", "info"}, args...)...)
+		return fakeRun(t, &fakeNode{rest: rest{&fakeCluster{infos: infos, roles: []string{"server"}}}, StrongAdmin: f}, "", append([]string{"keyspace", "info"}, args...)...)
 	}
 	eventual, strong := []client.KeyspaceInfo{{Name: "k", Mode: "eventual", Digest: "dd"}}, []client.KeyspaceInfo{{Name: "k", Mode: "strong"}}
 
@@ -156,11 +161,18 @@ func TestKeyspaceInfoOfEitherMode(t *testing.T) {
 			t.Errorf("%v: got %+v", err, r)
 		}
 	}
+	n := &fakeNode{rest: rest{&fakeCluster{}}, StrongAdmin: &fakeAdmin{err: client.ErrUnavailable}}
+	if r := fakeRun(t, n, "", "keyspace", "info", "k"); r.code != codeNotFound {
+		t.Errorf("no servers: got %+v", r)
+	}
+	if r := run(&fakeAdmin{err: client.ErrUnavailable}, nil, "k"); r.code != codeUnavailable {
+		t.Errorf("servers that do not answer: got %+v", r)
+	}
 	if r := run(&fakeAdmin{err: client.ErrNoQuorum}, strong, "k"); r.code != codeUnavailable {
 		t.Errorf("no quorum: got %+v", r)
 	}
 
-	n := &fakeNode{StrongAdmin: f}
+	n = &fakeNode{StrongAdmin: f}
 	if r := fakeRun(t, n, "", "voters", "k", "-o", "raw"); r.stdout != "host-1\nhost-2\nhost-3\n" {
 		t.Errorf("voters: %+v", r)
 	}

@@ -51,7 +51,7 @@ func (s *settings) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.keyspaces, "keyspaces", []string{"*"}, "KS,... that the node holds, or * for all; others are served by the nodes that hold them")
 	f.BoolVar(&s.server, "server", false, "hold replicas of strong keyspaces")
 	f.StringSliceVar(&s.bootstrap, "bootstrap-servers", nil, "NAME,... of the 1, 3 or 5 servers that begin the strong keyspaces of a new cluster, the same list at each")
-	f.StringVar(&s.logStore, "log-store", "", "how a server keeps its logs (default: the best for many keyspaces)")
+	f.StringVar(&s.logStore, "log-store", "", "how a server keeps the logs of its keyspaces: journal (the default) or boltdb; not to be changed later")
 	f.DurationVar(&s.reapAfter, "reap-after", 24*time.Hour, "forget a failed node after this long")
 	f.BoolVar(&s.insecure, "insecure", false, "allow an address that is not loopback without keys")
 	f.StringVar(&s.logLevel, "log-level", "info", "debug, info, warn or error")

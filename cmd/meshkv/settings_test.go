@@ -37,14 +37,15 @@ func load(t *testing.T, args []string, env map[string]string, file string) (sett
 
 func TestPrecedence(t *testing.T) {
 	env := map[string]string{"MESHKV_ZONE": "from-env", "MESHKV_REAP_AFTER": "2h", "MESHKV_HTTP": ""}
-	file := "zone = \"from-file\"\nreap-after = \"3h\"\nhttp = \"off\"\ndata-dir = \"d\"\njoin = [\"a:1\", \"b:2\"]\ninsecure = true\n"
+	file := "zone = \"from-file\"\nreap-after = \"3h\"\nhttp = \"off\"\ndata-dir = \"d\"\njoin = [\"a:1\", \"b:2\"]\ninsecure = true\n" +
+		"server = true\nbootstrap-servers = [\"n1\", \"n2\", \"n3\"]\nlog-store = \"boltdb\"\n"
 	s, err := load(t, []string{"--zone", "from-flag"}, env, file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := settings{
 		dataDir: "d", durability: "async", bind: "127.0.0.1:7950", http: "off", join: []string{"a:1", "b:2"},
-		zone: "from-flag", reapAfter: 2 * time.Hour, insecure: true, logLevel: "info", logFmt: "text",
+		server: true, bootstrap: []string{"n1", "n2", "n3"}, logStore: "boltdb", zone: "from-flag", reapAfter: 2 * time.Hour, insecure: true, logLevel: "info", logFmt: "text",
 	}
 	s.roles = nil // an unset list is empty, not nil
 	s.keyspaces = nil
