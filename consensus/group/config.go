@@ -80,7 +80,11 @@ const (
 	enqueueTimeout = time.Second
 
 	keptSnapshots = 2
-	pooledStreams = 3
+	// pooledStreams is how many streams to each node stay open beside the pipeline, for
+	// a heartbeat, a notice, and a question of a read; pooledWithHeartbeats is how many
+	// if two of these go another way. Each takes 512 KiB at both ends together.
+	pooledStreams        = 3
+	pooledWithHeartbeats = 1
 )
 
 // withDefaults is c with its defaults; the error says what is missing.

@@ -50,8 +50,12 @@ func Open(c Config) (*Group, error) {
 		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Streams.Close()))
 	}
 	g.applier = newApplier(c.FSM, snapshots)
+	pooled := pooledStreams
+	if c.Heartbeats != nil {
+		pooled = pooledWithHeartbeats
+	}
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: c.Streams, MaxPool: pooledStreams, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
+		Stream: c.Streams, MaxPool: pooled, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})
 	g.transport = &transport{NetworkTransport: network, progress: g.progress, heartbeats: c.Heartbeats}
 	rc := c.raft(logger)

@@ -12,10 +12,32 @@ type Heartbeats interface {
 	// an error well within an election timeout; the group sends the heartbeat itself
 	// then.
 	Send(node string, b heartbeat.Beat) (heartbeat.Answer, error)
+	// Ask is Send without a delay.
+	Ask(node string, b heartbeat.Beat) (heartbeat.Answer, error)
 	// Handle sets who answers those that come in, or says that it cannot.
 	Handle(h func(heartbeat.Beat) (heartbeat.Answer, bool))
 	// Close ends Send.
 	Close()
+}
+
+// ask sends req, a heartbeat, at once, and fills in the answer.
+func (t *transport) ask(to raft.Server, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if t.heartbeats != nil {
+		a, err := t.heartbeats.Ask(string(to.Address), beatOf(req))
+		if err == nil {
+			fill(resp, req, a)
+			return nil
+		}
+	}
+	return t.NetworkTransport.AppendEntries(to.ID, to.Address, req, resp)
+}
+
+func beatOf(req *raft.AppendEntriesRequest) heartbeat.Beat {
+	return heartbeat.Beat{Term: req.Term, Leader: string(req.ID), Addr: string(req.Addr)}
+}
+
+func fill(resp *raft.AppendEntriesResponse, req *raft.AppendEntriesRequest, a heartbeat.Answer) {
+	*resp = raft.AppendEntriesResponse{RPCHeader: req.RPCHeader, Term: a.Term, LastLog: a.Last, Success: a.OK}
 }
 
 // beat sends req, a heartbeat, by Heartbeats, and reports whether it was answered.
@@ -24,14 +46,14 @@ func (t *transport) beat(id raft.ServerID, to raft.ServerAddress, req *raft.Appe
 		return false
 	}
 	before := t.progress.commitOf(id, req.Term)
-	a, err := t.heartbeats.Send(string(to), heartbeat.Beat{Term: req.Term, Leader: string(req.ID), Addr: string(req.Addr)})
+	a, err := t.heartbeats.Send(string(to), beatOf(req))
 	if err != nil {
 		return false
 	}
 	if a.Commit < before {
 		t.progress.lost(id, req.Term) // it was started anew
 	}
-	*resp = raft.AppendEntriesResponse{RPCHeader: req.RPCHeader, Term: a.Term, LastLog: a.Last, Success: a.OK}
+	fill(resp, req, a)
 	return true
 }
 

@@ -250,7 +250,7 @@ func (a *asker) run() {
 func (a *asker) heartbeat(q question) {
 	req := a.g.appendRequest(q.term)
 	var resp raft.AppendEntriesResponse
-	if err := a.g.transport.NetworkTransport.AppendEntries(raft.ServerID(a.to.ID), raft.ServerAddress(a.to.Addr), &req, &resp); err != nil {
+	if err := a.g.transport.ask(raft.Server{ID: raft.ServerID(a.to.ID), Address: raft.ServerAddress(a.to.Addr)}, &req, &resp); err != nil {
 		a.g.cfg.Logger.Debug("voter was not asked for its term", "peer", a.to.ID, "err", err)
 		return
 	}

@@ -19,10 +19,10 @@ import (
 // deposed is a cluster in which A, the first node returned, believes that it leads,
 // while B, the second, was elected by the third and has committed x=2. The answers
 // to a heartbeat that A sent before are still under way to it.
-func deposed(t *testing.T) (c *cluster, a, b *node, release func()) {
+func deposed(t *testing.T, coalesced bool) (c *cluster, a, b *node, release func()) {
 	t.Helper()
 	// A hears nothing for long, and stays leader all the same.
-	c = newCluster(t, 3, []string{"g"}, func(cfg *group.Config) { cfg.Election = 20 * time.Second })
+	c = startCluster(t, 3, []string{"g"}, func(cfg *group.Config) { cfg.Election = 20 * time.Second }, coalesced)
 	a = c.put("g", "x=1")
 	c.equal("g")
 	if _, err := a.groups["g"].ReadIndex(background); err != nil { // its term is settled
@@ -52,8 +52,14 @@ func deposed(t *testing.T) (c *cluster, a, b *node, release func()) {
 
 // S1: a leader that was deposed without noticing serves no read.
 func TestNoStaleRead(t *testing.T) {
+	for _, coalesced := range []bool{false, true} {
+		t.Run(fmt.Sprint("coalesced ", coalesced), func(t *testing.T) { testNoStaleRead(t, coalesced) })
+	}
+}
+
+func testNoStaleRead(t *testing.T, coalesced bool) {
 	synctest.Test(t, func(t *testing.T) {
-		c, a, b, release := deposed(t)
+		c, a, b, release := deposed(t, coalesced)
 		defer c.stop()
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -74,7 +80,7 @@ func TestNoStaleRead(t *testing.T) {
 // test fails, a newer Raft may have cured it.
 func TestVerifyLeaderIsNotEnough(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c, a, _, release := deposed(t)
+		c, a, _, release := deposed(t, false)
 		defer c.stop()
 		verified := group.VerifyLeader(a.groups["g"])
 		synctest.Wait()
@@ -93,10 +99,11 @@ func TestVerifyLeaderIsNotEnough(t *testing.T) {
 // run at all nodes; every read must show at least what was acknowledged before it
 // began.
 func TestReadsUnderFaults(t *testing.T) {
-	for seed := range 3 {
+	for seed := range 4 {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newCluster(t, 3, []string{"g"}, func(cfg *group.Config) { cfg.Election = 200 * time.Millisecond })
+				coalesced := seed%2 == 1
+				c := startCluster(t, 3, []string{"g"}, func(cfg *group.Config) { cfg.Election = 200 * time.Millisecond }, coalesced)
 				defer c.stop()
 				c.put("g", "x=0")
 				c.equal("g")

@@ -130,23 +130,45 @@ type Line struct {
 	coalescer *Coalescer
 	name      string
 	done      chan struct{}
-	once      sync.Once
-	handler   atomic.Pointer[func(Beat) (Answer, bool)]
+
+	mu      sync.RWMutex              // protects the fields below; read-locked while handler runs
+	handler func(Beat) (Answer, bool) // nil: nobody answers
+	closed  bool
 }
 
 // Handle sets who answers what comes in from now on. It must be quick, and say false
 // if it cannot.
-func (l *Line) Handle(h func(Beat) (Answer, bool)) { l.handler.Store(&h) }
+func (l *Line) Handle(h func(Beat) (Answer, bool)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.handler = h
+	}
+}
 
-// Close ends Send, and lets heartbeats that come in go unanswered. It may be called
-// twice.
+// answer is that of the handler, if there is one and it can.
+func (l *Line) answer(b Beat) (Answer, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.handler == nil {
+		return Answer{}, false
+	}
+	return l.handler(b)
+}
+
+// Close ends Send, and lets heartbeats that come in go unanswered; it waits until the
+// handler is not running any more. It may be called twice.
 func (l *Line) Close() {
-	l.once.Do(func() {
-		close(l.done)
-		l.coalescer.mu.Lock()
-		delete(l.coalescer.lines, l.name)
-		l.coalescer.mu.Unlock()
-	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.closed, l.handler = true, nil
+	close(l.done)
+	l.coalescer.mu.Lock()
+	defer l.coalescer.mu.Unlock()
+	delete(l.coalescer.lines, l.name)
 }
 
 // Send sends b to the replica of the group at a node, and returns its answer, after a
@@ -158,6 +180,20 @@ func (l *Line) Send(node string, b Beat) (Answer, error) {
 	if err := l.coalescer.enqueue(node, w); err != nil {
 		return Answer{}, err
 	}
+	return l.wait(w)
+}
+
+// Ask is Send at once, without a window: for a leader who must know that it still is.
+func (l *Line) Ask(node string, b Beat) (Answer, error) {
+	w := &waiting{addressed: addressed{l.name, b}, answer: make(chan reply, 1)}
+	if err := l.coalescer.start(w, func() { l.coalescer.send(node, []*waiting{w}) }); err != nil {
+		return Answer{}, err
+	}
+	return l.wait(w)
+}
+
+// wait waits for the answer to w.
+func (l *Line) wait(w *waiting) (Answer, error) {
 	select {
 	case r := <-w.answer:
 		return r.answer, r.err
@@ -166,15 +202,34 @@ func (l *Line) Send(node string, b Beat) (Answer, error) {
 	}
 }
 
-// enqueue begins a window if there is none.
-func (c *Coalescer) enqueue(node string, w *waiting) error {
+// start runs fn, which answers w, unless the coalescer is closed.
+func (c *Coalescer) start(w *waiting, fn func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.refuses(w); err != nil {
+		return err
+	}
+	c.work.Go(fn)
+	return nil
+}
+
+// refuses says why w cannot be sent. It is called with mu held.
+func (c *Coalescer) refuses(w *waiting) error {
 	if c.closed {
 		return ErrClosed
 	}
 	if len(w.Leader) > maxText || len(w.Addr) > maxText {
 		return ErrMalformed
+	}
+	return nil
+}
+
+// enqueue begins a window if there is none.
+func (c *Coalescer) enqueue(node string, w *waiting) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.refuses(w); err != nil {
+		return err
 	}
 	first := len(c.waiting[node]) == 0
 	c.waiting[node] = append(c.waiting[node], w)
@@ -250,9 +305,7 @@ func (c *Coalescer) Serve(body []byte) ([]byte, error) {
 		var a Answer
 		var ok bool
 		if lines[i] != nil {
-			if h := lines[i].handler.Load(); h != nil {
-				a, ok = (*h)(b.Beat)
-			}
+			a, ok = lines[i].answer(b.Beat)
 		}
 		answers = appendAnswer(answers, a, ok)
 	}

@@ -77,6 +77,34 @@ func TestCoalesce(t *testing.T) {
 	})
 }
 
+// A question waits for no window, and for no heartbeat that does.
+func TestAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		defer b.Close()
+		line := open(t, a, "g")
+		open(t, b, "g").Handle(func(b Beat) (Answer, bool) { return Answer{OK: true, Term: b.Term}, true })
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got, err := line.Send("b", Beat{Term: 1}); err != nil || got.Term != 1 {
+				t.Errorf("got %+v, %v", got, err)
+			}
+		})
+		begin := time.Now()
+		if got, err := line.Ask("b", Beat{Term: 2}); err != nil || got.Term != 2 {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if took := time.Since(begin); took > time.Millisecond {
+			t.Errorf("it took %v", took)
+		}
+		wg.Wait()
+		a.Close()
+		if _, err := line.Ask("b", Beat{}); !errors.Is(err, ErrClosed) {
+			t.Errorf("after Close: got %v, want ErrClosed", err)
+		}
+	})
+}
+
 // Every way not to be answered ends Send.
 func TestUnanswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
