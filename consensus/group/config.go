@@ -76,6 +76,8 @@ const (
 	commitTimeout = 100 * time.Millisecond
 	// rpcTimeout bounds each exchange with another replica.
 	rpcTimeout = 2 * time.Second
+	// reachTimeout bounds how long an append waits for its follower to be reached.
+	reachTimeout = 30 * time.Second
 	// enqueueTimeout bounds how long a command waits for a place in Raft's queue.
 	enqueueTimeout = time.Second
 

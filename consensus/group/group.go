@@ -57,7 +57,7 @@ func Open(c Config) (*Group, error) {
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: c.Streams, MaxPool: pooled, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
 	})
-	g.transport = &transport{NetworkTransport: network, progress: g.progress, heartbeats: c.Heartbeats}
+	g.transport = &transport{NetworkTransport: network, progress: g.progress, heartbeats: c.Heartbeats, closed: make(chan struct{})}
 	rc := c.raft(logger)
 	notify := make(chan bool)
 	rc.NotifyCh = notify

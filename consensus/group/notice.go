@@ -159,7 +159,7 @@ func (t *teller) send(to raft.Server, term, index uint64) {
 	req := t.g.appendRequest(term)
 	req.PrevLogEntry, req.PrevLogTerm, req.LeaderCommitIndex = entry.Index, entry.Term, index
 	var resp raft.AppendEntriesResponse
-	if err := t.g.transport.AppendEntries(to.ID, to.Address, &req, &resp); err != nil {
+	if err := t.g.transport.append(to.ID, to.Address, &req, &resp); err != nil {
 		t.g.cfg.Logger.Debug("follower was given no notice", "peer", string(to.ID), "index", index, "err", err)
 	}
 }

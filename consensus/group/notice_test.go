@@ -74,6 +74,29 @@ func TestFollowersLearnWithoutNotice(t *testing.T) {
 	})
 }
 
+// A follower that was away for long gets what it missed as soon as it is back: Raft
+// alone would try after up to 10 s.
+func TestLongAbsence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, []string{"g"}, nil)
+		defer c.stop()
+		leader := c.put("g", "a=0")
+		c.equal("g")
+		late := c.without(leader)[0]
+		c.close(late)
+		for i := range 60 {
+			c.put("g", fmt.Sprint("a=", i), c.without(late)...)
+			time.Sleep(time.Second)
+		}
+		c.start(late)
+		begin := time.Now()
+		c.equal("g")
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // In an idle group there are heartbeats and nothing else.
 func TestIdleGroupIsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

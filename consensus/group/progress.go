@@ -14,6 +14,7 @@ type progress struct {
 	mu        sync.Mutex // protects the fields below
 	term      uint64
 	followers map[raft.ServerID]follower
+	down      map[raft.ServerID]chan struct{} // closed when the follower is reached again
 
 	sent     atomic.Uint64 // appends, without heartbeats
 	beats    atomic.Uint64 // heartbeats that went alone
@@ -28,7 +29,7 @@ type follower struct {
 }
 
 func newProgress() *progress {
-	return &progress{followers: make(map[raft.ServerID]follower), answered: make(chan struct{}, 1)}
+	return &progress{followers: make(map[raft.ServerID]follower), down: make(map[raft.ServerID]chan struct{}), answered: make(chan struct{}, 1)}
 }
 
 // in returns the follower called id and true, if term is not over. It is called with
@@ -37,6 +38,9 @@ func (p *progress) in(term uint64, id raft.ServerID) (follower, bool) {
 	if term > p.term {
 		p.term = term
 		clear(p.followers)
+		for id := range p.down {
+			p.reached(id)
+		}
 	}
 	return p.followers[id], term == p.term
 }
@@ -77,6 +81,38 @@ func (p *progress) lost(id raft.ServerID, term uint64) {
 		f.commit = 0
 		p.followers[id] = f
 	}
+}
+
+// failed says that a request to a follower failed, and answers that one did not.
+func (p *progress) failed(id raft.ServerID, term uint64) {
+	p.lost(id, term)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.down[id] == nil {
+		p.down[id] = make(chan struct{})
+	}
+}
+
+func (p *progress) answers(id raft.ServerID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.reached(id)
+}
+
+// reached is called with mu held.
+func (p *progress) reached(id raft.ServerID) {
+	if c := p.down[id]; c != nil {
+		close(c)
+		delete(p.down, id)
+	}
+}
+
+// unreachable is closed when a follower answers again, or nil if the last request to it
+// did not fail.
+func (p *progress) unreachable(id raft.ServerID) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.down[id]
 }
 
 // commitOf is up to where a follower knows entries to be committed.

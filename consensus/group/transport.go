@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -12,6 +13,9 @@ import (
 //
 //   - It sees what followers answer, for progress.
 //   - Heartbeats go by Config.Heartbeats, if they can.
+//   - An append to a follower that was not reached waits until a heartbeat reaches it.
+//     Raft counts failures, and would try again after up to 10 s, which a follower that
+//     was started anew would be without entries for.
 //   - A pipeline does not send an append without entries whose commit index its
 //     follower knows. Raft makes one after each commitTimeout, for each follower.
 //   - A pipeline ends with the first answer that is no success. Raft (1.8.0) reads no
@@ -23,6 +27,8 @@ type transport struct {
 	progress         *progress
 	heartbeats       Heartbeats // nil: Raft's own
 	heartbeatHandler atomic.Pointer[func(raft.RPC)]
+	closing          sync.Once
+	closed           chan struct{}
 }
 
 // SetHeartbeatHandler implements raft.Transport.
@@ -33,6 +39,7 @@ func (t *transport) SetHeartbeatHandler(h func(raft.RPC)) {
 
 // Close ends what is under way. It may be called twice.
 func (t *transport) Close() error {
+	t.closing.Do(func() { close(t.closed) })
 	if t.heartbeats != nil {
 		t.heartbeats.Close()
 	}
@@ -42,19 +49,48 @@ func (t *transport) Close() error {
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	if !isHeartbeat(req) {
-		t.progress.sent.Add(1)
-	} else if t.beat(id, to, req, resp) {
-		return nil
-	} else {
-		t.progress.beats.Add(1)
+		t.awaitReachable(id)
+		return t.append(id, to, req, resp)
 	}
+	if t.beat(id, to, req, resp) {
+		t.progress.answers(id)
+		return nil
+	}
+	t.progress.beats.Add(1)
 	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
 	if err != nil {
-		t.progress.lost(id, req.Term)
+		t.progress.failed(id, req.Term)
+		return err
+	}
+	t.progress.answers(id)
+	return nil
+}
+
+// append sends an append that is no heartbeat.
+func (t *transport) append(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	t.progress.sent.Add(1)
+	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	if err != nil {
+		t.progress.failed(id, req.Term)
 		return err
 	}
 	t.progress.appended(id, to, req, resp)
 	return nil
+}
+
+// awaitReachable waits for at most reachTimeout; then Raft may count a failure.
+func (t *transport) awaitReachable(id raft.ServerID) {
+	reached := t.progress.unreachable(id)
+	if reached == nil {
+		return
+	}
+	timer := time.NewTimer(reachTimeout)
+	defer timer.Stop()
+	select {
+	case <-reached:
+	case <-timer.C:
+	case <-t.closed:
+	}
 }
 
 // InstallSnapshot implements raft.Transport.
