@@ -1,6 +1,7 @@
 package logstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,10 +91,9 @@ func (m *model) append(t *rapid.T) {
 		return
 	}
 	var logs []*raft.Log
-	data := rapid.SampledFrom([]int{0, 5, 600, 3000}).Draw(t, "bytes")
+	data := rapid.SampledFrom([]int{0, 1, 60, 300}).Draw(t, "length")
 	for i := range rapid.Uint64Range(1, 5).Draw(t, "n") {
-		b := make([]byte, data)
-		copy(b, fmt.Sprint("entry ", from+i))
+		b := bytes.Repeat([]byte(fmt.Sprint("entry ", from+i, " ")), data)
 		logs = append(logs, &raft.Log{Index: from + i, Term: rapid.Uint64Range(1, 3).Draw(t, "term"), Data: b})
 	}
 	err := g.StoreLogs(logs)

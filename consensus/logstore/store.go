@@ -69,6 +69,7 @@ type Store struct {
 	current   *segment
 	requested bool   // of the preparer, and not taken yet
 	commit    uint64 // number of the last one
+	crowded   bool   // more than one waited for the last commit, or while it was made
 	closed    bool   // the last frame says that the store was closed
 	room      []byte // for the next frame
 

@@ -20,8 +20,8 @@ const (
 	maxBatchBytes   = 4 << 20
 
 	// yields is how often in a row others may run, without asking for anything,
-	// before a commit begins. It takes microseconds on a machine that has
-	// nothing else to do.
+	// before a commit begins, if there are others. It takes microseconds on a
+	// machine that has nothing else to do.
 	yields = 3
 )
 
@@ -92,6 +92,7 @@ func (s *Store) takeTurn(m *moving) {
 		close(s.stopped)
 		return
 	}
+	s.crowded = len(batch) > 1 || len(s.queue) > 0
 	s.signal()
 	s.turn <- struct{}{} // has a place: there is one turn
 }
@@ -109,7 +110,8 @@ func (s *Store) end(last func() error) {
 
 // gather adds to batch what waits already, and what comes while others run that
 // are ready to: those who were answered a moment ago ask again. Without that, one
-// half of the callers would wait for the commit of the other half, in turns.
+// half of the callers would wait for the commit of the other half, in turns. One
+// who was alone does not wait: on a busy machine that took as long as the disk.
 func (s *Store) gather(batch []*request) []*request {
 	var bytes int64
 	for quiet := 0; len(batch) < maxBatchChanges && bytes < maxBatchBytes; {
@@ -119,7 +121,7 @@ func (s *Store) gather(batch []*request) []*request {
 			bytes += r.change.size()
 			quiet = 0
 		default:
-			if quiet == yields {
+			if quiet == yields || !s.crowded {
 				return batch
 			}
 			quiet++
