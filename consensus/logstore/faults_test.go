@@ -112,6 +112,33 @@ func TestWaitersOfAFailedCommit(t *testing.T) {
 	wg.Wait()
 }
 
+// A panic during a commit, which a caller may catch, leaves nobody waiting.
+func TestPanicDuringACommit(t *testing.T) {
+	fail := false
+	s := open(t, newPath(t), logstore.CommitBy(logstore.Options{}, func(put func() error) error {
+		if fail {
+			panic(errInjected)
+		}
+		return put()
+	}))
+	g := group(t, s, "g")
+	fail = true
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		_ = g.StoreLogs(entries(1, 1, "entry"))
+	}()
+	if err := g.StoreLogs(entries(1, 1, "entry")); !errors.Is(err, storage.ErrFailed) {
+		t.Errorf("got %v, want ErrFailed", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // crashChild works on three groups for ever, and prints what was acknowledged:
 // the group and its last index. Terms are set to the last index, and what is
 // older than 40 entries is deleted.

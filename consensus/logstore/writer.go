@@ -69,32 +69,38 @@ func (s *Store) submit(c change) error {
 // has the turn, and gives it back, unless the commit failed: then the turn is gone,
 // and those who wait learn it by s.stopped.
 func (s *Store) takeTurn(m *moving) {
+	err := fmt.Errorf("%w: panic during a commit", storage.ErrFailed) // if so, the caller may catch it
+	defer func() {
+		if err == nil {
+			s.turn <- struct{}{} // has a place: there is one turn
+			return
+		}
+		s.stop(err)
+		close(s.stopped)
+	}()
 	var batch []*request
 	if m != nil {
 		batch = append(batch, &request{change: m, done: make(chan struct{})}) // in front
 	}
 	if batch = s.gather(batch); len(batch) == 0 { // what waited was answered
-		s.turn <- struct{}{}
+		err = nil
 		return
 	}
-	err := s.commitBatch(batch)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", storage.ErrFailed, err)
-		s.stop(err)
+	failed := s.commitBatch(batch)
+	if failed != nil {
+		failed = fmt.Errorf("%w: %w", storage.ErrFailed, failed)
+		s.stop(failed) // before anybody is answered
 	}
 	for _, r := range batch {
 		if r.err == nil {
-			r.err = err
+			r.err = failed
 		}
 		close(r.done)
 	}
-	if err != nil {
-		close(s.stopped)
-		return
+	if err = failed; err == nil {
+		s.crowded = len(batch) > 1 || len(s.queue) > 0
+		s.signal()
 	}
-	s.crowded = len(batch) > 1 || len(s.queue) > 0
-	s.signal()
-	s.turn <- struct{}{} // has a place: there is one turn
 }
 
 // end takes the turn for ever, calls last, and stops the store with its error. If it
