@@ -38,7 +38,7 @@ type Options struct {
 type Stats struct {
 	Commits    uint64 // commits of what callers asked for, of one fsync each
 	MovedBytes uint64 // copied out of segments that were removed
-	FileBytes  int64  // size of the files now
+	FileBytes  int64  // size of the segments now, without the one that is made ahead
 }
 
 // A Store holds the logs and stable values of all groups of a node in one journal.
