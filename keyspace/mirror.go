@@ -122,16 +122,16 @@ type MirrorState interface {
 //
 // One call at a time. On an error, ctx's or one of Feed, the mirror is as good as
 // before, and the caller may try again.
-func (k *Keyspace) FeedState(ctx context.Context, now time.Time, st MirrorState) error {
+func (k *Keyspace) FeedState(ctx context.Context, st MirrorState) error {
 	var before gossip.Before
-	err := k.feed(now, func() (err error) {
+	err := k.feed(time.Now(), func() (err error) {
 		before, err = k.rep.BeginState()
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	defer k.drive(now, func() { k.rep.AbortState() }) // nothing, unless it returns early
+	defer func() { k.drive(time.Now(), k.rep.AbortState) }() // nothing, unless it returns early
 	page := make([]*crdt.Cell, 0, feedCells)
 	supply := func() error {
 		if err := ctx.Err(); err != nil {
@@ -145,6 +145,7 @@ func (k *Keyspace) FeedState(ctx context.Context, now time.Time, st MirrorState)
 				return err
 			}
 		}
+		now := time.Now()
 		err := k.feed(now, func() error { return k.rep.SupplyState(now, page) })
 		page = page[:0]
 		return err
@@ -161,6 +162,7 @@ func (k *Keyspace) FeedState(ctx context.Context, now time.Time, st MirrorState)
 	}
 	seq := st.Seq()
 	dead := before.Dead(seq, st.Holds)
+	now := time.Now()
 	return k.feed(now, func() error {
 		err := k.rep.EndState(now, seq, dead, st.Holds)
 		k.met = k.met || err == nil

@@ -176,7 +176,7 @@ func TestMirrorThatIsDropped(t *testing.T) {
 	if err := k.Feed(time.Now(), ops); !errors.Is(err, client.ErrUnavailable) {
 		t.Errorf("feed: %v", err)
 	}
-	if err := k.FeedState(t.Context(), time.Now(), bridge.StateOf(mirrorOrigin, src.m.View())); !errors.Is(err, client.ErrUnavailable) {
+	if err := k.FeedState(t.Context(), bridge.StateOf(mirrorOrigin, src.m.View())); !errors.Is(err, client.ErrUnavailable) {
 		t.Errorf("feed a state: %v", err)
 	}
 }
@@ -191,7 +191,7 @@ func TestMirrorReopened(t *testing.T) {
 	if next.Origin() != mirrorOrigin {
 		t.Fatal("no mirror any more")
 	}
-	if err := next.FeedState(t.Context(), time.Now(), bridge.StateOf(mirrorOrigin, src.m.View())); err != nil {
+	if err := next.FeedState(t.Context(), bridge.StateOf(mirrorOrigin, src.m.View())); err != nil {
 		t.Fatal(err)
 	}
 	if p := next.MirrorPosition(); p.Seq != 1 || next.rep.Replica().PendingLen() > 0 || next.index.Len() != 1 {
@@ -239,7 +239,7 @@ func TestWatchOfAMirror(t *testing.T) {
 	src.put("a", "2")
 	src.put("c", "1")
 	src.remove("b")
-	if err := k.FeedState(t.Context(), time.Now(), bridge.StateOf(mirrorOrigin, src.m.View())); err != nil {
+	if err := k.FeedState(t.Context(), bridge.StateOf(mirrorOrigin, src.m.View())); err != nil {
 		t.Fatal(err)
 	}
 	feedMirror(t, k, src.remove("a"))
@@ -270,7 +270,7 @@ func TestMirrorFedConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for range 5 {
-			if err := k.FeedState(t.Context(), time.Now(), bridge.StateOf(mirrorOrigin, view)); err != nil {
+			if err := k.FeedState(t.Context(), bridge.StateOf(mirrorOrigin, view)); err != nil {
 				t.Errorf("feed a state: %v", err)
 			}
 		}
@@ -315,13 +315,13 @@ func TestMirrorFeedingGivenUp(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	st := bridge.StateOf(mirrorOrigin, src.m.View())
-	if err := k.FeedState(ctx, time.Now(), cutShort{st, cancel}); !errors.Is(err, context.Canceled) {
+	if err := k.FeedState(ctx, cutShort{st, cancel}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 	if p := k.MirrorPosition(); p.Seq != 0 || k.Met() {
 		t.Errorf("at %d, met: %v", p.Seq, k.Met())
 	}
-	if err := k.FeedState(t.Context(), time.Now(), st); err != nil {
+	if err := k.FeedState(t.Context(), st); err != nil {
 		t.Fatal(err)
 	}
 	if p := k.MirrorPosition(); p.Seq != 2000 || !k.Met() || k.index.Len() != 2000 {

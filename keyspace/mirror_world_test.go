@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meshkv/meshkv/consensus/bridge"
@@ -18,7 +19,7 @@ import (
 
 const mirrorOrigin = crdt.Inc(900 << 22)
 
-// A mirrorWorld is one log, voters that apply it each at its own pace and feed their
+// A mirrorWorld, which is used in a bubble of synctest, is one log, voters that apply it each at its own pace and feed their
 // mirrors, and nodes that only hold one. Links keep their order, and lose what is
 // under way when they are cut.
 type mirrorWorld struct {
@@ -59,7 +60,7 @@ type mirrorDisk struct {
 
 func newMirrorWorld(t *testing.T, seed uint64, voters, others int, role gossip.Role) *mirrorWorld {
 	w := &mirrorWorld{
-		t: t, rng: rand.New(rand.NewPCG(seed, 5)), now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), role: role,
+		t: t, rng: rand.New(rand.NewPCG(seed, 5)), now: time.Now(), role: role,
 		m: machine.New(), up: make(map[[2]int]bool), fly: make(map[[2]int][][]byte),
 	}
 	for i := range voters + others {
@@ -198,7 +199,7 @@ func (w *mirrorWorld) apply(n *mirrorNode) {
 
 // feedState brings the mirror of a voter up to its machine.
 func (w *mirrorWorld) feedState(n *mirrorNode) {
-	if err := n.ks.FeedState(w.t.Context(), w.now, bridge.StateOf(mirrorOrigin, n.m.View())); err != nil {
+	if err := n.ks.FeedState(w.t.Context(), bridge.StateOf(mirrorOrigin, n.m.View())); err != nil {
 		w.t.Fatal(err)
 	}
 	n.fed = true
@@ -206,7 +207,8 @@ func (w *mirrorWorld) feedState(n *mirrorNode) {
 
 // run passes 5 ms: frames are made, and some of those under way arrive.
 func (w *mirrorWorld) run() {
-	w.now = w.now.Add(5 * time.Millisecond)
+	time.Sleep(5 * time.Millisecond)
+	w.now = time.Now()
 	ticks := w.now.UnixMilli()%50 == 0
 	for i, a := range w.nodes {
 		if ticks {
@@ -310,7 +312,13 @@ func TestMirrorsEqualTheMachine(t *testing.T) {
 		seeds = 4
 	}
 	for seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		mirrorsEqualTheMachine(t, seed)
+	}
+}
+
+func mirrorsEqualTheMachine(t *testing.T, seed uint64) {
+	t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			w := newMirrorWorld(t, seed, 3, 2, []gossip.Role{gossip.RoleDirect, gossip.RoleTree}[seed%2])
 			for range 1500 {
 				if w.rng.IntN(3) == 0 {
@@ -344,5 +352,5 @@ func TestMirrorsEqualTheMachine(t *testing.T) {
 			}
 			w.settle()
 		})
-	}
+	})
 }

@@ -123,7 +123,7 @@ func (f *mirrorFeeder) run(ctx context.Context) error {
 func (f *mirrorFeeder) follow(ctx context.Context) error {
 	view, w := f.source.Follow()
 	defer w.Close()
-	if err := f.ks.FeedState(ctx, time.Now(), bridge.StateOf(f.ks.Origin(), view)); err != nil {
+	if err := f.ks.FeedState(ctx, bridge.StateOf(f.ks.Origin(), view)); err != nil {
 		return err
 	}
 	for {
