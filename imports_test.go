@@ -48,7 +48,7 @@ var rules = []rule{
 	{name: "storage makes no protocol decisions", of: []string{"/storage..."}, not: []string{"/gossip...", "/consensus...", "/client...", "/node..."}},
 	{name: "client does not know the node", of: []string{"/client..."}, not: []string{"/node...", "/gossip...", "/storage...", "/consensus...", "/keyspace..."}, inTree: true},
 	{name: "nobody builds on the node but those who run one", of: []string{"/crdt...", "/gossip...", "/consensus...", "/storage...", "/keyspace...", "/client..."}, not: []string{"/node...", "/cmd..."}},
-	{name: "the product needs no test code", of: []string{"/cmd...", "/node", "/node/api...", "/keyspace...", "/storage", "/gossip", "/gossip/mesh...", "/crdt", "/client"}, not: []string{"/jepsen...", "/examples...", "/bench...", "/gossip/sim...", "/storage/storagetest...", "/client/clienttest...", "pgregory.net/rapid"}},
+	{name: "the product needs no test code", of: []string{"/cmd...", "/node", "/node/api...", "/keyspace...", "/storage", "/gossip", "/gossip/mesh...", "/crdt", "/client"}, not: []string{"/jepsen...", "/examples...", "/bench...", "/gossip/sim...", "/storage/storagetest...", "/client/clienttest...", "/internal/strongtest...", "pgregory.net/rapid"}},
 	// Not what they lead to: hashicorp/raft itself imports testing.
 	{name: "the product does not import testing", of: []string{"/cmd...", "/node...", "/keyspace", "/storage", "/gossip", "/gossip/mesh...", "/crdt", "/client", "/consensus..."}, not: []string{"testing..."}, direct: true},
 }
