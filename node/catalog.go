@@ -145,7 +145,7 @@ func (n *Node) watchSystem(ctx context.Context, name string, each func(client.Ev
 // could not be written when they came into being.
 func (n *Node) completeCatalog(ctx context.Context) {
 	for _, h := range n.allHeld() {
-		if isSystem(h.id.Name) {
+		if isSystem(h.id.Name) || isMirror(h.id.Name) {
 			continue
 		}
 		l, err := n.readLife(ctx, h.id.Name)

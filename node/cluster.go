@@ -102,7 +102,7 @@ func (b backend) Lookup(name string) (client.Keyspace, error) { return b.lookup(
 func (n *Node) Keyspaces(ctx context.Context) ([]client.KeyspaceInfo, error) {
 	infos := n.strongInfos()
 	for _, h := range n.allHeld() {
-		if isSystem(h.id.Name) {
+		if isSystem(h.id.Name) || isMirror(h.id.Name) {
 			continue
 		}
 		info, err := h.ks.Info(ctx) // of the handle, it might be forwarded by now

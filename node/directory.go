@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -117,6 +118,14 @@ func (n *Node) holders(keyspace string) []holder {
 	if e, ok := n.strongs.entries.Load(keyspace); ok && !e.Keyspace.Removed {
 		return n.strongHolders(e)
 	}
+	if base, ok := strings.CutSuffix(keyspace, mirrorSuffix); ok {
+		return n.mirrorHolders(base)
+	}
+	return n.joinedHolders(keyspace)
+}
+
+// joinedHolders are the other nodes that were told to hold a keyspace of that name.
+func (n *Node) joinedHolders(keyspace string) []holder {
 	told := make(map[string]bool)
 	for _, p := range n.allPeers() {
 		if i := p.theirs.Load(); i != nil {

@@ -70,7 +70,7 @@ func parseKeyspaceID(s string) (keyspaceID, error) {
 		}
 		id.Gen = n
 	}
-	return id, checkKeyspaceName(name)
+	return id, checkHeldName(name)
 }
 
 // A holding is one keyspace that this node holds, from its opening until the
@@ -197,6 +197,12 @@ func (n *Node) resume(states map[string]storage.KeyspaceState) (obsolete []func(
 	for s, st := range states {
 		id, err := parseKeyspaceID(s)
 		if err != nil || isSystem(id.Name) {
+			continue
+		}
+		if isMirror(id.Name) {
+			if !n.resumeMirror(now, id, st) {
+				obsolete = append(obsolete, keyspace.Open(s, n.env, storage.KeyspaceState{}, now).Drop)
+			}
 			continue
 		}
 		known, _ := n.catalog.life(id.Name)

@@ -49,7 +49,7 @@ func (i *interest) epoch(id keyspaceID) (epoch uint64, holds bool) {
 	if e, ok := i.Held[id]; ok {
 		return e, true
 	}
-	if !i.All || slices.Contains(i.Without, id.Name) {
+	if !i.All || slices.Contains(i.Without, id.Name) || isMirror(id.Name) { // of which it tells each
 		return 0, false
 	}
 	for other := range i.Held {
@@ -219,6 +219,9 @@ func (n *Node) heed(now time.Time, p *peer, i interest) {
 	n.linkMu.Lock()
 	p.theirs.Store(&i)
 	for _, id := range ids {
+		if isMirror(id.Name) {
+			continue // what is to be held here follows from the catalog of strong keyspaces
+		}
 		// A later generation is the catalog's to tell: what is here would be dropped.
 		if known, _ := n.catalog.life(id.Name); id.Gen > known.Generation {
 			n.drops.add("generation_not_known")

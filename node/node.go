@@ -315,6 +315,7 @@ func (n *Node) run() {
 	network.Go(func() { n.seal(netCtx) })
 	network.Go(func() { n.serveMembers(netCtx) })
 	network.Go(func() { n.watchStrongs(netCtx) })
+	network.Go(func() { n.followMirrors(netCtx) })
 	if n.api != nil {
 		network.Go(func() {
 			if err := n.api.Serve(n.apiLn); err != nil && stop.Err() == nil {

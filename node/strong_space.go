@@ -44,6 +44,14 @@ func (s strongSpace) elsewhere() error {
 	return nil
 }
 
+// copy is the mirror, where this node has no replica and it can be read.
+func (s strongSpace) copy() (client.Keyspace, bool) {
+	if _, ok := s.n.strongs.local(s.name); ok {
+		return nil, false
+	}
+	return s.n.mirror(s.name)
+}
+
 // Put implements client.Keyspace.
 func (s strongSpace) Put(ctx context.Context, key string, value []byte, o *client.PutOptions) (v client.Version, err error) {
 	err = s.do(ctx, forwardWrite, func(ctx context.Context, ks client.Keyspace) (err error) {
@@ -64,6 +72,11 @@ func (s strongSpace) Delete(ctx context.Context, key string, o *client.DeleteOpt
 
 // Get implements client.Keyspace.
 func (s strongSpace) Get(ctx context.Context, key string, o *client.GetOptions) (e client.Entry, err error) {
+	if o != nil && o.Local && !o.Linearizable && o.Revision == 0 && o.After == "" {
+		if mirror, ok := s.copy(); ok {
+			return mirror.Get(ctx, key, o)
+		}
+	}
 	err = s.do(ctx, forwardLong, func(ctx context.Context, ks client.Keyspace) (err error) {
 		e, err = ks.Get(ctx, key, o)
 		return err
@@ -75,6 +88,11 @@ func (s strongSpace) Get(ctx context.Context, key string, o *client.GetOptions) 
 func (s strongSpace) List(ctx context.Context, prefix string, o *client.ListOptions) iter.Seq2[client.Entry, error] {
 	if local, ok := s.n.strongs.local(s.name); ok {
 		return local.List(ctx, prefix, o)
+	}
+	if o != nil && o.Local && o.Revision == 0 {
+		if mirror, ok := s.copy(); ok {
+			return mirror.List(ctx, prefix, o)
+		}
 	}
 	return func(yield func(client.Entry, error) bool) {
 		if err := s.elsewhere(); err != nil {
