@@ -73,7 +73,7 @@ const (
 	// commitTimeout bounds how late an idle follower learns of a lone commit, to
 	// twice that, if it was not given notice; and how soon Raft tries again to reach
 	// one.
-	commitTimeout = 100 * time.Millisecond
+	commitTimeout = 200 * time.Millisecond
 	// rpcTimeout bounds each exchange with another replica.
 	rpcTimeout = 2 * time.Second
 	// reachTimeout bounds how long an append waits for its follower to be reached.

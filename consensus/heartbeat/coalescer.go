@@ -29,17 +29,17 @@ type Caller func(ctx context.Context, node string, body []byte) ([]byte, error)
 type Options struct {
 	// Window is how long a heartbeat waits for others to the same node. It adds to the
 	// time between heartbeats, and must be short beside an election timeout. Default
-	// 40 ms.
+	// 60 ms.
 	Window time.Duration
 	// Timeout bounds a call; what it carried is then sent by the groups themselves. With
-	// a window and 100 ms, which is between two heartbeats, it must be less than an
-	// election timeout. Default 200 ms.
+	// a window and 100 ms, which is between two heartbeats, it must be less than the 375
+	// ms after which a leader that hears nobody steps down. Default 150 ms.
 	Timeout time.Duration
 }
 
 const (
-	defaultWindow  = 40 * time.Millisecond
-	defaultTimeout = 200 * time.Millisecond
+	defaultWindow  = 60 * time.Millisecond
+	defaultTimeout = 150 * time.Millisecond
 )
 
 // A Coalescer sends and answers the heartbeats of a node's groups. Safe for concurrent
