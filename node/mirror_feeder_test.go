@@ -191,7 +191,7 @@ func TestMirrorFedByAServer(t *testing.T) {
 	}
 	put("a")
 	e, _ := n.strongs.entries.Load("ks")
-	r, ok := n.strongs.host.Replica("ks")
+	r, ok := n.strongs.host.Load().Replica("ks")
 	if !ok {
 		t.Fatal("no replica")
 	}

@@ -151,7 +151,7 @@ func (n *Node) mirrorJoined(e host.Entry) bool {
 
 // replicaOf is this node's replica of a strong keyspace, and the entry that it is of.
 func (n *Node) replicaOf(name string) (*replica.Replica, host.Entry) {
-	h := n.strongs.host
+	h := n.strongs.host.Load()
 	if h == nil {
 		return nil, host.Entry{}
 	}

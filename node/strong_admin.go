@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/consensus/calls"
+	"github.com/meshkv/meshkv/consensus/group"
 	"github.com/meshkv/meshkv/consensus/host"
 )
 
@@ -23,6 +25,9 @@ var hostFailures = []struct{ is, as error }{
 }
 
 func hostFailure(err error) error {
+	if errors.Is(err, group.ErrUnknownOutcome) || errors.Is(err, calls.ErrLost) {
+		return fmt.Errorf("%w: %w", client.ErrUnknownOutcome, err)
+	}
 	for _, f := range hostFailures {
 		if errors.Is(err, f.is) {
 			return fmt.Errorf("%w: %w", f.as, err)
@@ -36,7 +41,7 @@ func (n *Node) administer(ctx context.Context, here func(*host.Host) error, ther
 	if n.draining.Load() {
 		return client.ErrDraining
 	}
-	if h := n.strongs.host; h != nil {
+	if h := n.strongs.host.Load(); h != nil {
 		return hostFailure(here(h))
 	}
 	err := fmt.Errorf("%w: no server is known here: start a node with --server and --bootstrap-servers", client.ErrUnavailable)

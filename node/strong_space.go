@@ -128,6 +128,14 @@ var (
 
 // Watch implements client.Keyspace.
 func (s strongSpace) Watch(ctx context.Context, prefix string, o *client.WatchOptions) (client.Watch, error) {
+	if s.member { // the node that forwards looks for another one
+		return s.watch(ctx, prefix, o)
+	}
+	return newStrongWatch(ctx, s, prefix, o)
+}
+
+// watch opens a watch where the keyspace is served now.
+func (s strongSpace) watch(ctx context.Context, prefix string, o *client.WatchOptions) (client.Watch, error) {
 	if local, ok := s.n.strongs.local(s.name); ok {
 		return local.Watch(ctx, prefix, o)
 	}

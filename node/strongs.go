@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/puzpuzpuz/xsync/v4"
@@ -28,7 +29,7 @@ const serverRole = "server"
 // strongs is what a node knows of strong keyspaces, and its host if it is a server. Safe for
 // concurrent use.
 type strongs struct {
-	host    *host.Host                      // nil: this node is no server
+	host    atomic.Pointer[host.Host]       // nil: this node is no server
 	dir     string                          // of the host, if it is to go with the node
 	entries *xsync.Map[string, host.Entry]  // by name; removed ones as well
 	spaces  *xsync.Map[string, *localSpace] // by name
@@ -67,8 +68,8 @@ func (s *strongs) learn(e host.Entry) (news bool) {
 		news = true
 		return e, xsync.UpdateOp
 	})
-	if news && s.host != nil {
-		s.host.Learn(e)
+	if h := s.host.Load(); news && h != nil {
+		h.Learn(e)
 	}
 	return news
 }
@@ -81,11 +82,16 @@ func (s *strongs) is(name string) bool {
 
 // local is the keyspace as this node's replica serves it, if it has one.
 func (s *strongs) local(name string) (*strong.Space, bool) {
-	if s.host == nil {
+	h := s.host.Load()
+	if h == nil {
 		return nil, false
 	}
-	r, ok := s.host.Replica(name)
+	r, ok := h.Replica(name)
 	if !ok {
+		s.spaces.Delete(name)
+		return nil, false
+	}
+	if !r.Serves() {
 		return nil, false
 	}
 	if l, ok := s.spaces.Load(name); ok && l.replica == r {
@@ -105,7 +111,7 @@ func (n *Node) openHost() (err error) {
 		}
 		n.strongs.dir = dir
 	}
-	n.strongs.host, err = host.Open(host.Config{
+	h, err := host.Open(host.Config{
 		Name: n.cfg.Name, Zone: n.cfg.Zone, Dir: filepath.Join(dir, "strong"),
 		Listener:  &meshListener{conns: n.mesh.ServerConns(), addr: meshAddr(n.MeshAddr()), closed: make(chan struct{})},
 		Dial:      func(ctx context.Context, node string) (net.Conn, error) { return n.mesh.DialServer(ctx, node) },
@@ -120,6 +126,11 @@ func (n *Node) openHost() (err error) {
 		n.removeStrongDir()
 		return fmt.Errorf("%w: strong keyspaces: %w", ErrDataDir, err)
 	}
+	n.strongs.host.Store(h)
+	n.strongs.entries.Range(func(_ string, e host.Entry) bool { // what came before
+		h.Learn(e)
+		return true
+	})
 	return nil
 }
 
@@ -150,10 +161,11 @@ func (n *Node) closeStrongs() {
 		})
 	}
 	work.Wait()
-	if s.host == nil {
+	h := s.host.Load()
+	if h == nil {
 		return
 	}
-	if err := s.host.Close(ctx); err != nil {
+	if err := h.Close(ctx); err != nil {
 		n.log.Warn("strong keyspaces closed with an error", "err", err)
 	}
 	n.removeStrongDir()
@@ -281,7 +293,7 @@ const eventualSuffix = "~eventual"
 
 // strongWarnings is what an operator should look at.
 func (n *Node) strongWarnings() (all []string) {
-	if h := n.strongs.host; h != nil {
+	if h := n.strongs.host.Load(); h != nil {
 		if err := h.Stuck(); err != nil {
 			all = append(all, "strong keyspaces cannot begin: "+err.Error())
 		}

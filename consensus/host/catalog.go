@@ -21,8 +21,8 @@ const (
 	// catalogTries bounds how often a change of the catalog that another one crossed is
 	// made again.
 	catalogTries = 10
-	// memberTimeout bounds how long one server is asked while there are others.
-	memberTimeout = 3 * time.Second
+	// memberTimeout bounds how long one server is asked before another one is.
+	memberTimeout = 5 * time.Second
 )
 
 // A Spec is a strong keyspace that is to be created.
@@ -55,19 +55,27 @@ func changeEntry(ctx context.Context, h *Host, kind calls.Kind, body any) (Entry
 // atCatalog asks a member of the system group, this server first if it is one. It goes on asking,
 // as long as ctx lets it, while none can be reached.
 func atCatalog[T any](ctx context.Context, h *Host, kind calls.Kind, body any) (answer T, err error) {
+	open := false // an attempt may have had an effect
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		err = ErrNotReady
 		for _, node := range h.systemServers() {
-			if answer, err = ask[T](ctx, h, node, kind, body); err == nil || !unreached(err) {
+			attempt, cancel := context.WithTimeout(ctx, memberTimeout)
+			answer, err = ask[T](attempt, h, node, kind, body)
+			cancel()
+			if err == nil || !again(err) {
 				return answer, err
 			}
+			open = open || unknown(err)
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			if !errors.Is(err, ErrNotReady) {
+			switch {
+			case open && !unknown(err):
+				err = fmt.Errorf("%w: %w", group.ErrUnknownOutcome, err)
+			case !open && !errors.Is(err, ErrNotReady):
 				err = fmt.Errorf("%w: %w", ErrNotReady, err)
 			}
 			if stuck := h.Stuck(); stuck != nil {
@@ -96,7 +104,16 @@ func (h *Host) systemServers() (nodes []string) {
 		}
 		nodes = append(nodes, m.Server)
 	}
+	slices.SortStableFunc(nodes, func(a, b string) int { return h.gone(a) - h.gone(b) })
 	return nodes
+}
+
+// gone is 1 for a node that membership takes for dead, 0 for others.
+func (h *Host) gone(node string) int {
+	if alive, _ := h.cfg.Alive(node); alive {
+		return 0
+	}
+	return 1
 }
 
 // catalog is this server's replica of the system group.
@@ -197,7 +214,12 @@ func (h *Host) create(ctx context.Context, s Spec) (Entry, error) {
 		if err != nil {
 			return placement.Keyspace{}, err
 		}
-		k := placement.Keyspace{Name: s.Name, Gen: had.Keyspace.Gen + 1, Voters: s.Voters, Quota: s.Quota}
+		// What only a lost system group knew, or nodes still hold, is not begun again.
+		known, _ := h.Entry(s.Name)
+		k := placement.Keyspace{Name: s.Name, Gen: max(had.Keyspace.Gen, known.Keyspace.Gen) + 1, Voters: s.Voters, Quota: s.Quota}
+		if k.Gen > 1 { // tokens and revisions of the former one are not given again
+			k.Epoch = max(had.Keyspace.Epoch, known.Keyspace.Epoch) + 1
+		}
 		k, err = placement.Place(k, servers)
 		switch {
 		case errors.Is(err, placement.ErrVoters):
@@ -408,7 +430,11 @@ func (h *Host) reviseServer(ctx context.Context, name string, change func(had pl
 func (h *Host) spread(ctx context.Context, e Entry) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	for _, m := range e.Keyspace.Members {
+	members := slices.Clone(e.Keyspace.Members)
+	if e.Keyspace.Change != nil {
+		members = append(members, e.Keyspace.Change.Add...)
+	}
+	for _, m := range members {
 		if m.Server != h.cfg.Name {
 			ask[any](ctx, h, m.Server, callLearn, e) // those that miss it learn by gossip
 		}

@@ -84,6 +84,10 @@ func (h *Host) followCatalog(r *replica.Replica) {
 // learnCatalog takes note of the entries of the catalog here, until ctx ends.
 func (h *Host) learnCatalog(ctx context.Context, r *replica.Replica) {
 	for ctx.Err() == nil {
+		// What is replayed after a restart is of the past: the present comes first.
+		if _, err := r.Read(ctx); err != nil {
+			continue // it took its time
+		}
 		view, w := r.WatchState(keyspacesPrefix)
 		all, err := h.entriesOf(view)
 		if err != nil {
@@ -125,6 +129,7 @@ type controller struct {
 	seen      map[string]uint64    // keyspace → the revision of the entry that due is for
 	looked    chan look            // what came of a look
 	looking   map[string]bool
+	entered   bool // see enter
 }
 
 type look struct {
@@ -141,9 +146,6 @@ func newController(h *Host, r *replica.Replica) *controller {
 }
 
 func (c *controller) run(ctx context.Context) {
-	if err := c.enterSystem(ctx); err != nil && ctx.Err() == nil {
-		c.h.log.Warn("system group not entered into its catalog", "err", err)
-	}
 	var work sync.WaitGroup
 	defer work.Wait()
 	ticker := time.NewTicker(lookEvery)
@@ -152,6 +154,9 @@ func (c *controller) run(ctx context.Context) {
 	defer w.Close()
 	for {
 		if view, err := c.r.Read(ctx); err == nil { // and so it still leads, or another does so later
+			if !c.entered {
+				c.enter(ctx, view)
+			}
 			c.round(ctx, view, &work)
 		}
 		select {
@@ -186,6 +191,37 @@ func (c *controller) watch(ctx context.Context, work *sync.WaitGroup) (*replica.
 func (c *controller) done(l look) {
 	delete(c.looking, l.keyspace)
 	c.due[l.keyspace], c.seen[l.keyspace] = l.again, l.revision
+}
+
+// enter does what a new leader does first; what fails is done again.
+func (c *controller) enter(ctx context.Context, view *machine.View) {
+	err := c.enterSystem(ctx)
+	if err == nil {
+		err = c.renew(ctx, view)
+	}
+	if err != nil && ctx.Err() == nil {
+		c.h.log.Warn("catalog not complete", "err", err)
+	}
+	c.entered = err == nil
+}
+
+// renew writes all entries again that are older than a recovery of the system group, so that what was
+// lost with it does not count for more at those who know it.
+func (c *controller) renew(ctx context.Context, view *machine.View) error {
+	all, err := c.h.entriesOf(view)
+	if err != nil {
+		return err
+	}
+	now := uint64(view.Status().Revision)
+	for _, e := range all {
+		if machine.SameLife(e.Revision, now) {
+			continue
+		}
+		if _, _, err := c.h.write(ctx, c.r, e.Keyspace, e.Revision); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // enterSystem writes the entry of the system group into its own catalog, where it is kept
@@ -262,13 +298,14 @@ func (c *controller) look(ctx context.Context, e Entry, servers []placement.Serv
 	case placement.Record:
 		if _, _, err := c.h.write(ctx, c.r, a.Keyspace, e.Revision); err != nil {
 			c.h.log.Warn("entry not recorded", "keyspace", e.Keyspace.Name, "err", err)
+			return soon
 		}
 		return time.Now() // what is next follows from it
 	}
 	c.h.log.Info("members of a group change", "keyspace", e.Keyspace.Name, "step", a.Do, "replica", a.Replica.ID)
 	s := step{Group: e.Keyspace.Group(), Do: a.Do, Replica: a.Replica, Index: a.Index}
 	if a.Do == placement.AddLearner {
-		c.h.spread(ctx, e) // so that its server opens it
+		c.h.spread(ctx, e) // so that the server opens it
 	}
 	if _, err := atLeader[bool](ctx, c.h, e, callStep, s); err != nil {
 		c.h.log.Warn("step not taken", "keyspace", e.Keyspace.Name, "step", a.Do, "replica", a.Replica.ID, "err", err)

@@ -66,13 +66,15 @@ type Host struct {
 	work   sync.WaitGroup
 	conns  sync.WaitGroup // that calls come on
 
-	kick    chan struct{} // of capacity 1: entries have changed
-	opening sync.Mutex    // held by whoever opens, ends or recovers replicas
+	kick    chan struct{}   // of capacity 1: entries have changed
+	opening sync.Mutex      // held by whoever opens, ends or recovers replicas; protects telling
+	telling map[string]bool // stores whose recovery is being told to the catalog
 	starter starter
 
 	mu      sync.Mutex // protects the fields below
 	entries map[string]Entry
 	running map[string]*running // by group
+	halted  map[string]bool     // groups whose replica cannot go on
 	changed chan struct{}       // closed and replaced when entries or running change
 	closed  bool
 }
@@ -101,9 +103,12 @@ func Open(c Config) (_ *Host, err error) {
 	}
 	h := &Host{
 		cfg: c, log: c.Logger, kick: make(chan struct{}, 1),
-		entries: make(map[string]Entry), running: make(map[string]*running), changed: make(chan struct{}),
+		entries: make(map[string]Entry), running: make(map[string]*running), halted: make(map[string]bool), telling: make(map[string]bool), changed: make(chan struct{}),
 	}
 	if h.identity, err = openIdentity(c.Dir, c.Name); err != nil {
+		return nil, err
+	}
+	if err := h.identity.claimLogStore(c.LogStore, c.Dir); err != nil {
 		return nil, err
 	}
 	if h.engine, err = logstore.OpenEngine(c.LogStore, c.Dir, nil); err != nil {
@@ -125,8 +130,13 @@ func Open(c Config) (_ *Host, err error) {
 		}
 	})
 	h.work.Go(h.acceptCalls)
-	if sys := h.identity.get().System; sys != nil {
-		h.entries[System] = *sys
+	// What this server acted upon it goes on with, whatever comes first from elsewhere.
+	file := h.identity.get()
+	for name, e := range file.Entries {
+		h.entries[name] = e
+	}
+	if file.System != nil {
+		h.entries[System] = *file.System
 	}
 	h.signal()
 	h.work.Go(h.follow)
@@ -184,6 +194,8 @@ func (h *Host) Close(ctx context.Context) error {
 	first := !h.closed
 	h.closed = true
 	h.mu.Unlock()
+	h.opening.Lock() // nothing is opened from here on
+	h.opening.Unlock()
 	if !first {
 		h.work.Wait()
 		return nil
@@ -216,6 +228,9 @@ func (h *Host) signal() {
 func (h *Host) Learn(e Entry) {
 	if own := h.identity.get().Cluster; own != "" && own != e.Cluster {
 		h.log.Warn("entry of another cluster ignored", "keyspace", e.Keyspace.Name, "cluster", e.Cluster)
+		return
+	}
+	if e.Keyspace.Name == System && !h.promised(e) {
 		return
 	}
 	h.mu.Lock()

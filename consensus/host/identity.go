@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/consensus/placement"
 )
 
@@ -41,12 +42,20 @@ type identityFile struct {
 	// Stores says of which group the log and the snapshots are that are kept under a name; see
 	// storeOf.
 	Stores map[string]string `json:"stores,omitempty"`
+	// Entries are those that the stores follow from, by keyspace. Older ones are not acted upon: they
+	// come back when the catalog's log is replayed, or by gossip.
+	Entries map[string]Entry `json:"entries,omitempty"`
+	// Recoveries are those of which the catalog may not know yet, by store.
+	Recoveries map[string]recovery `json:"recoveries,omitempty"`
+	// LogStore is the kind that keeps the logs.
+	LogStore logstore.Kind `json:"log_store"`
 	// Bootstrap is the promise; see placement.Bootstrap.
 	Bootstrap json.RawMessage `json:"bootstrap,omitempty"`
 }
 
 func (f identityFile) clone() identityFile {
 	f.Left, f.Stores = slices.Clone(f.Left), maps.Clone(f.Stores)
+	f.Entries, f.Recoveries = maps.Clone(f.Entries), maps.Clone(f.Recoveries)
 	return f
 }
 
@@ -111,6 +120,22 @@ func (id *identity) left(group string) bool {
 	id.mu.Lock()
 	defer id.mu.Unlock()
 	return slices.Contains(id.now.Left, group)
+}
+
+// act notes the entry that is acted upon from now on.
+func (id *identity) act(e Entry) error {
+	id.mu.Lock()
+	had := id.now.Entries[e.Keyspace.Name]
+	id.mu.Unlock()
+	if had.Revision >= e.Revision {
+		return nil
+	}
+	return id.change(func(f *identityFile) {
+		if f.Entries == nil {
+			f.Entries = make(map[string]Entry)
+		}
+		f.Entries[e.Keyspace.Name] = e
+	})
 }
 
 // stored is the group of which there is something under a name.

@@ -56,12 +56,18 @@ func (h *Host) join() {
 	h.starter.mu.Unlock()
 	self := h.identity.server(h.cfg.Zone)
 	for {
+		e, _ := h.Entry(System)
 		ctx, cancel := context.WithTimeout(h.ctx, stepTimeout)
 		_, err := atCatalog[any](ctx, h, callRegister, self)
 		cancel()
 		if err == nil {
 			h.log.Info("server registered", "disk", self.Disk)
-			return
+			// A system group that was recovered may have lost it.
+			other := func() bool { return h.entries[System].Keyspace.Epoch != e.Keyspace.Epoch }
+			if h.await(h.ctx, other) != nil {
+				return
+			}
+			continue
 		}
 		h.log.Debug("server not registered yet", "err", err)
 		if h.pause(registerEvery) != nil {
@@ -147,7 +153,7 @@ func (h *Host) tell() {
 				h.heard(*said.Statement)
 			}
 			if said.System != nil {
-				h.adopt(*said.System)
+				h.Learn(*said.System)
 			}
 		})
 	}
@@ -190,21 +196,18 @@ func (h *Host) heard(s placement.Statement) {
 	}
 }
 
-// adopt takes a system group that has begun elsewhere. This server's disk may be one of its
-// voters' all the same: then it has promised it, and begins with it.
-func (h *Host) adopt(e Entry) {
+// promised reports whether this disk has not promised another system group than e is of.
+func (h *Host) promised(e Entry) bool {
 	file := h.identity.get()
-	if e.Keyspace.Name != System || e.Cluster == "" {
-		return
+	if len(file.Bootstrap) == 0 {
+		return true
 	}
-	if len(file.Bootstrap) > 0 {
-		var p placement.Promise
-		if err := json.Unmarshal(file.Bootstrap, &p); err == nil && p.Cluster != e.Cluster {
-			h.log.Error("another system group runs than this server promised to begin", "promised", p.Cluster, "runs", e.Cluster)
-			return
-		}
+	var p placement.Promise
+	if err := json.Unmarshal(file.Bootstrap, &p); err != nil || p.Cluster != e.Cluster {
+		h.log.Error("another system group runs than this server promised to begin", "promised", p.Cluster, "runs", e.Cluster)
+		return false
 	}
-	h.Learn(e)
+	return true
 }
 
 // decide does what is next. begun: the system group has begun here.

@@ -88,33 +88,21 @@ func (h *Host) planRecovery(e Entry, survivor string) (placement.Keyspace, error
 func (h *Host) recoverHere(ctx context.Context, r recovery) (Recovered, error) {
 	k := r.Entry.Keyspace
 	store, next := storeOf(&k), r.Next.Group()
+	self := h.identity.server(h.cfg.Zone).Replica()
+	if len(r.Next.Initial) != 1 || r.Next.Initial[0].ID != self.ID {
+		return Recovered{}, fmt.Errorf("%w: the voter at %s is on another disk than the one that it has: a replica there that did not vote is no survivor", ErrConflict, h.cfg.Name)
+	}
+	if known, ok := h.Entry(k.Name); ok && known.Keyspace.Gen == k.Gen && known.Keyspace.Epoch >= r.Next.Epoch {
+		return Recovered{}, fmt.Errorf("%w: keyspace %s was recovered already", ErrConflict, k.Name)
+	}
 	if next == k.Group() || r.Next.Gen != k.Gen {
 		return Recovered{}, fmt.Errorf("%w: a recovery goes on with the keyspace in another epoch", ErrInvalid)
 	}
 	if _, err := h.planRecovery(r.Entry, h.cfg.Name); err != nil {
 		return Recovered{}, err
 	}
-	h.opening.Lock()
-	defer h.opening.Unlock()
-	had := h.identity.stored(store)
-	if had != k.Group() && had != next {
-		return Recovered{}, fmt.Errorf("%w: %s has no replica of %s", ErrConflict, h.cfg.Name, k.Group())
-	}
-	for _, run := range h.runningOf(k.Name) {
-		h.close(run)
-	}
-	log, err := h.engine.Group(store)
+	got, err := h.recoverStore(r, store, next, self)
 	if err != nil {
-		return Recovered{}, err
-	}
-	self := h.identity.server(h.cfg.Zone).Replica()
-	got, err := group.Recover(group.Config{
-		ID: self.ID, Dir: h.groupDir(store), Log: log, FSM: replica.NewRecovery(r.Next.Epoch), Logger: h.log.With("group", next),
-	}, group.Server{ID: self.ID, Addr: self.ID})
-	if err != nil {
-		return Recovered{}, fmt.Errorf("recover keyspace %s: %w", k.Name, err)
-	}
-	if err := h.identity.store(store, next); err != nil {
 		return Recovered{}, err
 	}
 	h.log.Warn("group recovered: what only the lost voters had is gone", "keyspace", k.Name, "group", next, "index", got.Last, "term", got.Term)
@@ -123,19 +111,73 @@ func (h *Host) recoverHere(ctx context.Context, r recovery) (Recovered, error) {
 	return Recovered{Entry: e, Index: got.Last, Term: got.Term}, err
 }
 
-// recordRecovery makes the new epoch known. That of the system group is this server's own to decide.
+// recoverStore makes this server's replica the only member of its group, which has another name from
+// the first step on: a crash between two leaves nothing that would go on under the old one.
+func (h *Host) recoverStore(r recovery, store, next string, self placement.Replica) (group.Recovered, error) {
+	k := r.Entry.Keyspace
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	had := h.identity.stored(store)
+	if had != k.Group() && had != next {
+		return group.Recovered{}, fmt.Errorf("%w: %s has no replica of %s", ErrConflict, h.cfg.Name, k.Group())
+	}
+	err := h.identity.change(func(f *identityFile) {
+		f.Stores[store] = next
+		if f.Recoveries == nil {
+			f.Recoveries = make(map[string]recovery)
+		}
+		f.Recoveries[store] = r
+	})
+	if err != nil {
+		return group.Recovered{}, err
+	}
+	for _, run := range h.runningOf(k.Name) {
+		h.close(run)
+	}
+	log, err := h.engine.Group(store)
+	if err != nil {
+		return group.Recovered{}, err
+	}
+	got, err := group.Recover(group.Config{
+		ID: self.ID, Dir: h.groupDir(store), Log: log, FSM: replica.NewRecovery(r.Next.Epoch), Logger: h.log.With("group", next),
+	}, group.Server{ID: self.ID, Addr: self.ID})
+	if err != nil {
+		err = fmt.Errorf("recover keyspace %s: %w", k.Name, err)
+	}
+	return got, err
+}
+
+// tellRecovery makes a recovery known that the catalog may have missed. The caller holds opening.
+func (h *Host) tellRecovery(store string) {
+	r, ok := h.identity.get().Recoveries[store]
+	if !ok || h.telling[store] {
+		return
+	}
+	h.log.Warn("a recovery of this server is not in the catalog yet", "keyspace", r.Next.Name, "group", r.Next.Group())
+	h.telling[store] = true
+	h.work.Go(func() {
+		ctx, cancel := context.WithTimeout(h.ctx, stepTimeout)
+		defer cancel()
+		_, err := h.recordRecovery(ctx, r)
+		h.opening.Lock()
+		defer h.opening.Unlock()
+		delete(h.telling, store)
+		if err != nil {
+			h.log.Warn("a recovery is not in the catalog: repeat it if it does not come there", "keyspace", r.Next.Name, "err", err)
+		}
+	})
+}
+
+// recordRecovery makes the new epoch known. That of the system group is this server's own to decide: its
+// entry is above all that the lost one can have written, and below what the new one will.
 func (h *Host) recordRecovery(ctx context.Context, r recovery) (Entry, error) {
 	if r.Next.Name == System {
-		e := Entry{Revision: r.Entry.Revision + recoveredRevisions, Cluster: h.identity.get().Cluster, Keyspace: r.Next}
+		e := Entry{Revision: r.Next.Epoch * machine.RevisionsPerEpoch, Cluster: h.identity.get().Cluster, Keyspace: r.Next}
 		h.Learn(e)
 		return e, nil
 	}
 	return changeEntry(ctx, h, callRecovered, r)
 }
-
-// recoveredRevisions keeps the entry of a recovered system group above those of the lost one, and
-// below those that it gives itself: machine.RaiseAfterLoss raises them by more.
-const recoveredRevisions = 1 << 31
 
 // recovered writes the entry of a recovered group into the catalog.
 func (h *Host) recovered(ctx context.Context, r recovery) (Entry, error) {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/meshkv/meshkv/consensus/group"
 	"github.com/meshkv/meshkv/consensus/placement"
@@ -18,12 +19,19 @@ import (
 
 // follow opens and closes replicas as the entries say.
 func (h *Host) follow() {
-	for {
+	retry := time.NewTicker(heedEvery)
+	defer retry.Stop()
+	for failed := false; ; {
 		select {
 		case <-h.kick:
+		case <-retry.C:
+			if !failed {
+				continue
+			}
 		case <-h.ctx.Done():
 			return
 		}
+		failed = false
 		for _, e := range h.sortedEntries() {
 			if h.ctx.Err() != nil {
 				return
@@ -33,6 +41,7 @@ func (h *Host) follow() {
 					h.fail(err)
 					return
 				}
+				failed = true
 				h.log.Warn("replica not as the catalog says", "keyspace", e.Keyspace.Name, "err", err)
 			}
 		}
@@ -54,6 +63,12 @@ func (h *Host) sortedEntries() []Entry {
 func (h *Host) heed(e Entry) error {
 	h.opening.Lock()
 	defer h.opening.Unlock()
+	h.mu.Lock()
+	over := h.closed || h.entries[e.Keyspace.Name].Revision != e.Revision // a newer one is heeded next
+	h.mu.Unlock()
+	if over {
+		return nil
+	}
 	k := &e.Keyspace
 	if k.Name == System {
 		if err := h.noteSystem(e); err != nil {
@@ -64,7 +79,13 @@ func (h *Host) heed(e Entry) error {
 	duty := k.Duty(h.identity.server(h.cfg.Zone))
 	had := h.identity.stored(store)
 	if epochOf(had) > k.Epoch { // recovered here, which the catalog does not say yet
+		h.tellRecovery(store)
 		return nil
+	}
+	if had != "" || duty != placement.Absent {
+		if err := h.identity.act(e); err != nil {
+			return err
+		}
 	}
 	for _, r := range h.runningOf(k.Name) {
 		if r.group != current || duty == placement.Absent {
@@ -79,11 +100,32 @@ func (h *Host) heed(e Entry) error {
 			return err
 		}
 	}
+	if err := h.discardOlder(k); err != nil {
+		return err
+	}
 	if duty == placement.Absent || h.runs(current) {
 		return nil
 	}
 	return h.open(e, duty)
 }
+
+// discardOlder deletes what there is of former keyspaces of that name, which ended while this server was
+// away.
+func (h *Host) discardOlder(k *placement.Keyspace) error {
+	for store, group := range h.identity.get().Stores {
+		name, gen, _ := strings.Cut(store, "#")
+		if n, err := strconv.ParseUint(gen, 10, 64); name != k.Name || err != nil || n >= k.Gen {
+			continue
+		}
+		if err := h.discard(store, group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// heedEvery is how often what an entry asks is tried again.
+const heedEvery = 2 * time.Second
 
 // storeOf is the name under which the log and the snapshots of a keyspace's group are kept. A
 // recovered group goes on with those of the survivor.
@@ -92,6 +134,7 @@ func storeOf(k *placement.Keyspace) string { return k.Name + "#" + strconv.Forma
 // epochOf is the epoch in the name of a group, 0 for none.
 func epochOf(group string) uint64 {
 	_, epoch, _ := strings.Cut(group[strings.LastIndexByte(group, '#')+1:], ".")
+	epoch, _, _ = strings.Cut(epoch, "-")
 	n, _ := strconv.ParseUint(epoch, 10, 64)
 	return n
 }
@@ -110,7 +153,7 @@ func (h *Host) runningOf(name string) (all []*running) {
 func (h *Host) runs(group string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.running[group] != nil
+	return h.running[group] != nil || h.halted[group]
 }
 
 // open starts the replica of an entry. It begins the group only if the entry says so and
@@ -144,7 +187,11 @@ func (h *Host) open(e Entry, duty placement.Duty) error {
 	}
 	r, err := replica.Open(replica.Config{
 		Group: gc, Name: name, Node: h.cfg.Name, Calls: h.client, Quota: e.Keyspace.Quota, Logger: gc.Logger,
-		Halted: func(err error) { h.log.Error("replica stopped", "group", name, "err", err) },
+		Epoch: e.Keyspace.Epoch,
+		Halted: func(err error) {
+			h.log.Error("replica stopped", "group", name, "err", err)
+			h.work.Go(func() { h.halt(name) })
+		},
 	})
 	if err != nil {
 		return err
@@ -187,6 +234,19 @@ func (h *Host) close(r *running) {
 	defer cancel()
 	if err := r.replica.Close(ctx); err != nil {
 		h.log.Warn("replica closed with an error", "group", r.group, "err", err)
+	}
+}
+
+// halt closes a replica that cannot go on; it is not opened again by this process.
+func (h *Host) halt(group string) {
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	h.mu.Lock()
+	r := h.running[group]
+	h.halted[group] = true
+	h.mu.Unlock()
+	if r != nil {
+		h.close(r)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/meshkv/meshkv/consensus/calls"
 	"github.com/meshkv/meshkv/consensus/group"
 	"github.com/meshkv/meshkv/consensus/placement"
+	"github.com/meshkv/meshkv/consensus/replica"
 )
 
 // Calls to a host itself, of hostGroup. Bodies and answers are JSON. Part of the protocol: append only.
@@ -43,6 +44,7 @@ const (
 	refusedNoQuorum
 	refusedBusy
 	refusedFailed
+	refusedUnknown
 )
 
 // Errors of what is asked of the catalog. Match with errors.Is.
@@ -68,8 +70,16 @@ var hostErrors = map[uint8]error{
 	refusedInvalid: ErrInvalid, refusedNoQuorum: ErrNoQuorum, refusedBusy: ErrBusy,
 }
 
+// unknown reports whether what failed may have been done all the same.
+func unknown(err error) bool {
+	return errors.Is(err, group.ErrUnknownOutcome) || errors.Is(err, calls.ErrLost)
+}
+
 // refusalOf is err on its way to another server.
 func refusalOf(err error) *calls.Refusal {
+	if unknown(err) {
+		return &calls.Refusal{Code: refusedUnknown, Detail: err.Error()}
+	}
 	for code, is := range hostErrors {
 		if errors.Is(err, is) {
 			return &calls.Refusal{Code: code, Detail: err.Error()}
@@ -80,6 +90,9 @@ func refusalOf(err error) *calls.Refusal {
 
 // refusedAs is what another server's refusal means.
 func refusedAs(r *calls.Refusal) error {
+	if r.Code == refusedUnknown {
+		return fmt.Errorf("%w: %s", group.ErrUnknownOutcome, r.Detail)
+	}
 	if is, ok := hostErrors[r.Code]; ok {
 		return fmt.Errorf("%w: %s", is, r.Detail)
 	}
@@ -99,8 +112,7 @@ func (h *Host) Serve(ctx context.Context, name string, kind calls.Kind, body []b
 	r := h.running[name]
 	h.mu.Unlock()
 	if r == nil {
-		// As if it did not lead: the caller looks for another.
-		return nil, &calls.Refusal{Code: refusedRetry, Detail: fmt.Sprintf("%v: %s has no replica of %s", ErrNotReady, h.cfg.Name, name)}
+		return nil, replica.Absent() // the caller looks for another
 	}
 	return r.replica.Serve(ctx, kind, body)
 }
@@ -187,7 +199,7 @@ func ask[T any](ctx context.Context, h *Host, node string, kind calls.Kind, body
 	return answer, nil
 }
 
-// unreached reports whether a call certainly had no effect and another server may be asked.
-func unreached(err error) bool {
-	return errors.Is(err, calls.ErrNotSent) || errors.Is(err, ErrNotReady) || errors.Is(err, group.ErrNotApplied)
+// again reports whether another server may be asked: all that is asked of the catalog can be asked twice.
+func again(err error) bool {
+	return errors.Is(err, calls.ErrNotSent) || errors.Is(err, ErrNotReady) || errors.Is(err, group.ErrNotApplied) || unknown(err)
 }

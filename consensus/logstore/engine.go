@@ -29,6 +29,9 @@ type Engine interface {
 // must not change while it has groups: each has its own files.
 type Kind string
 
+// JournalDir is the directory of a Journal within that of its engine.
+const JournalDir = "raft-log"
+
 // The kinds of engines; ADR 15 compares them.
 const (
 	// Journal is a Store, in the directory raft-log. The default.
@@ -44,7 +47,7 @@ const (
 func OpenEngine(kind Kind, dir string, o *Options) (Engine, error) {
 	switch kind {
 	case "", Journal:
-		s, err := Open(filepath.Join(dir, "raft-log"), o)
+		s, err := Open(filepath.Join(dir, JournalDir), o)
 		if err != nil {
 			return nil, err
 		}

@@ -94,7 +94,13 @@ type Change struct {
 // Group is the id of the keyspace's Raft group. It is never used again: a keyspace that
 // was created anew, or recovered, has another one.
 func (k *Keyspace) Group() string {
-	return k.Name + "#" + strconv.FormatUint(k.Gen, 10) + "." + strconv.FormatUint(k.Epoch, 10)
+	id := k.Name + "#" + strconv.FormatUint(k.Gen, 10) + "." + strconv.FormatUint(k.Epoch, 10)
+	if k.Epoch > 0 && len(k.Initial) == 1 {
+		// Two servers may have been asked to recover it: what they make are two groups.
+		_, disk, _ := strings.Cut(k.Initial[0].ID, "/")
+		id += "-" + disk
+	}
+	return id
 }
 
 // A Duty is what a server has to do with a keyspace.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/meshkv/meshkv/consensus/group"
 )
@@ -11,22 +12,25 @@ import (
 const (
 	// batchBytes bounds the commands of one entry; a longer one goes alone.
 	batchBytes = 256 << 10
-	// batchesInFlight bounds the entries whose outcome is open. What comes meanwhile
-	// gathers for the next: more would make them smaller, not faster.
-	batchesInFlight = 3
+	// linger bounds how long a batch waits for as many commands as the one before had:
+	// their callers are about to give the next ones. One caller alone never waits.
+	linger = 500 * time.Microsecond
 	// queuedBytes bounds the commands that wait for an entry.
 	queuedBytes = 32 << 20
 )
 
-// A batcher proposes the commands of many callers as few entries. There is no timer: what
-// waits goes as soon as fewer than batchesInFlight are on their way.
+// A batcher proposes the commands of many callers as few entries, one after the other: what comes
+// meanwhile gathers for the next. An entry costs much more than a command, in the leader, on the
+// wire and on three disks.
 type batcher struct {
 	group *group.Group
 
 	mu     sync.Mutex // protects the fields below
 	queue  []*proposal
 	bytes  int
-	flying int
+	flying bool           // an entry is on its way
+	last   int            // commands of the entry before
+	waits  *time.Timer    // of a batch that lingers; nil: none does
 	work   sync.WaitGroup // entries on their way
 	closed bool
 }
@@ -56,7 +60,7 @@ func (b *batcher) propose(ctx context.Context, cmd []byte) (outcome, error) {
 	}
 	b.queue = append(b.queue, p)
 	b.bytes += len(cmd)
-	b.launch()
+	b.launch(false)
 	b.mu.Unlock()
 	select {
 	case d := <-p.done:
@@ -83,10 +87,21 @@ func (b *batcher) withdraw(p *proposal) bool {
 	return false
 }
 
-// launch proposes what waits, if not too much is on its way. The caller holds mu.
-func (b *batcher) launch() {
-	if len(b.queue) == 0 || b.flying >= batchesInFlight {
+// launch proposes what waits, if nothing is on its way, and if it is enough or has waited
+// for long enough. The caller holds mu.
+func (b *batcher) launch(waited bool) {
+	if len(b.queue) == 0 || b.flying {
 		return
+	}
+	if len(b.queue) < b.last && !waited {
+		if b.waits == nil {
+			b.waits = time.AfterFunc(linger, b.lingered)
+		}
+		return
+	}
+	if b.waits != nil {
+		b.waits.Stop()
+		b.waits = nil
 	}
 	size, n := 0, 0
 	for _, p := range b.queue {
@@ -104,8 +119,16 @@ func (b *batcher) launch() {
 	b.queue = append(b.queue[:0], b.queue[n:]...)
 	clear(b.queue[len(b.queue):cap(b.queue)])
 	b.bytes -= size
-	b.flying++
+	b.flying, b.last = true, n
 	b.work.Go(func() { b.fly(batch, entry) })
+}
+
+// lingered proposes what has come.
+func (b *batcher) lingered() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.waits = nil
+	b.launch(true)
 }
 
 // fly proposes one batch, and starts the next.
@@ -117,8 +140,8 @@ func (b *batcher) fly(batch []*proposal, entry []byte) {
 		err = fmt.Errorf("%w: %w", group.ErrUnknownOutcome, errLater)
 	}
 	b.mu.Lock()
-	b.flying--
-	b.launch()
+	b.flying = false
+	b.launch(b.closed)
 	b.mu.Unlock()
 	for i, p := range batch {
 		d := proposed{err: err}
@@ -134,7 +157,7 @@ func (b *batcher) close() {
 	b.mu.Lock()
 	b.closed = true
 	queue := b.queue
-	b.queue = nil
+	b.queue, b.bytes = nil, 0
 	b.mu.Unlock()
 	for _, p := range queue {
 		p.done <- proposed{err: fmt.Errorf("%w: %w", group.ErrNotApplied, group.ErrClosed)}

@@ -26,6 +26,9 @@ func (r *Replica) AwaitClaim(ctx context.Context, index uint64, name string, id 
 		}
 		select {
 		case <-changed:
+		case <-r.state.done:
+			forget()
+			return machine.Holder{}, r.state.over()
 		case <-ctx.Done():
 			forget()
 			return machine.Holder{}, context.Cause(ctx)

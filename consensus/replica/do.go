@@ -222,6 +222,10 @@ func (r *Replica) Serve(ctx context.Context, kind calls.Kind, body []byte) ([]by
 func (r *Replica) serve(ctx context.Context, kind calls.Kind, body []byte) ([]byte, error) {
 	switch kind {
 	case CallPropose:
+		// What this replica cannot apply it must not put into the log: all like it would stop.
+		if err := new(machine.Command).UnmarshalBinary(body); err != nil {
+			return nil, fmt.Errorf("%w: %w", group.ErrNotApplied, err)
+		}
 		o, err := r.batcher.propose(ctx, body)
 		if err != nil {
 			return nil, err

@@ -20,6 +20,7 @@ type duties struct {
 
 	mu      sync.Mutex     // protects the fields below
 	keeper  *keeper.Keeper // nil: this replica does not lead, or has not taken over yet
+	term    uint64         // in which keeper took over
 	notes   bool           // what is applied is noted for the keeper
 	granted []machine.LeaseID
 	delayed []machine.LockEvent
@@ -131,17 +132,16 @@ func (d *duties) keepAlive(ctx context.Context, id machine.LeaseID) (time.Durati
 			return 0, &group.NotLeaderError{Leader: d.r.group.Leader()}
 		}
 		ttl, ack := k.KeepAlive(time.Now(), id)
-		changed := d.changed
+		changed, term := d.changed, d.term
 		d.mu.Unlock()
 		switch ack {
-		case keeper.Gone:
-			if _, err := d.r.group.ReadIndex(ctx); err != nil { // a deposed leader knows nothing of new ones
+		case keeper.Gone: // a deposed leader knows nothing of new ones
+			if err := d.confirm(ctx, term); err != nil {
 				return 0, err
 			}
 			return 0, machine.ErrLeaseNotFound
 		case keeper.Alive:
-			_, err := d.r.group.ReadIndex(ctx)
-			return ttl, err
+			return ttl, d.confirm(ctx, term)
 		}
 		signal(d.wake) // it may have something to propose
 		select {
@@ -152,12 +152,24 @@ func (d *duties) keepAlive(ctx context.Context, id machine.LeaseID) (time.Durati
 	}
 }
 
+// confirm proves that this replica leads, and has led since the term began: another leader in between may
+// have had sessions of which the keeper knows nothing.
+func (d *duties) confirm(ctx context.Context, term uint64) error {
+	if _, err := d.r.group.ReadIndex(ctx); err != nil {
+		return err
+	}
+	if d.r.group.Term() != term {
+		return &group.NotLeaderError{}
+	}
+	return nil
+}
+
 // run does the duties whenever this replica leads.
 func (d *duties) run() {
 	for {
 		now, changed := d.r.group.Leadership()
 		if now.Leads {
-			d.lead(changed)
+			d.lead(now.Term, changed)
 		}
 		select {
 		case <-changed:
@@ -168,7 +180,7 @@ func (d *duties) run() {
 }
 
 // lead does the duties until changed is closed.
-func (d *duties) lead(changed <-chan struct{}) {
+func (d *duties) lead(term uint64, changed <-chan struct{}) {
 	ctx, cancel := context.WithCancel(d.r.ctx)
 	defer cancel()
 	var work sync.WaitGroup
@@ -180,7 +192,7 @@ func (d *duties) lead(changed <-chan struct{}) {
 		case <-ctx.Done():
 		}
 	})
-	if !d.takeOver(ctx) {
+	if !d.takeOver(ctx, term) {
 		return
 	}
 	defer d.drop()
@@ -226,7 +238,7 @@ func (d *duties) setQuota(ctx context.Context) {
 }
 
 // takeOver makes a keeper of what is in the machine, once that has all of the leaders before.
-func (d *duties) takeOver(ctx context.Context) bool {
+func (d *duties) takeOver(ctx context.Context, term uint64) bool {
 	d.mu.Lock()
 	d.notes = true
 	d.mu.Unlock()
@@ -255,7 +267,7 @@ func (d *duties) takeOver(ctx context.Context) bool {
 		return true
 	})
 	now := time.Now()
-	d.keeper = keeper.New(now, leases)
+	d.keeper, d.term = keeper.New(now, leases), term
 	view.Delays(func(name string, h machine.Holder) bool {
 		d.keeper.Delay(now, name, h.Token, h.Delay)
 		return true

@@ -19,7 +19,11 @@ const (
 	refusedUnknown
 	refusedSession
 	refusedOther
+	refusedNotApplied
 )
+
+// Absent is the refusal of a node that has no replica of the group: another may lead it.
+func Absent() *calls.Refusal { return &calls.Refusal{Code: refusedNotLeader} }
 
 // refusal is err on its way to another member.
 func refusal(err error) *calls.Refusal {
@@ -35,6 +39,8 @@ func refusal(err error) *calls.Refusal {
 		return &calls.Refusal{Code: refusedUnknown, Detail: err.Error()}
 	case errors.Is(err, machine.ErrLeaseNotFound):
 		return &calls.Refusal{Code: refusedSession, Detail: err.Error()}
+	case errors.Is(err, group.ErrNotApplied):
+		return &calls.Refusal{Code: refusedNotApplied, Detail: err.Error()}
 	}
 	return &calls.Refusal{Code: refusedOther, Detail: err.Error()}
 }
@@ -46,6 +52,8 @@ func refused(r *calls.Refusal) error {
 		return &group.NotLeaderError{Leader: group.Server{Addr: r.Detail}}
 	case refusedOverloaded:
 		return fmt.Errorf("%w: %w: %s", group.ErrNotApplied, group.ErrOverloaded, r.Detail)
+	case refusedNotApplied:
+		return fmt.Errorf("%w: %s", group.ErrNotApplied, r.Detail)
 	case refusedSession:
 		return machine.ErrLeaseNotFound
 	}

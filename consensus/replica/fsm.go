@@ -44,7 +44,9 @@ type state struct {
 	mu      sync.Mutex // protects the fields below
 	machine *machine.Machine
 	applied uint64 // commands
-	later   bool   // a command of a later version was met: nothing more is applied
+	later   bool   // a command of a later version was met: nothing more is applied, or read
+	closed  bool
+	done    chan struct{} // closed with closed, or later
 	hub     hub
 	waiters map[chan struct{}]uint64 // closed when applied is that; one for a batch of reads
 	effects func([]outcome)          // hears of all that was applied, in order
@@ -53,8 +55,40 @@ type state struct {
 
 var _ group.FSM = (*state)(nil)
 
-func newState() *state {
-	return &state{machine: machine.New(), hub: newHub(), waiters: make(map[chan struct{}]uint64)}
+func newState(epoch uint64) *state {
+	s := &state{machine: machine.New(), hub: newHub(), waiters: make(map[chan struct{}]uint64), done: make(chan struct{})}
+	s.machine.Begin(epoch)
+	return s
+}
+
+// end ends all who watch or wait: nothing is applied any more.
+func (s *state) end(later bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endLocked(later)
+}
+
+func (s *state) endLocked(later bool) {
+	s.later = s.later || later
+	if s.closed {
+		return
+	}
+	s.closed = true
+	close(s.done)
+	s.hub.end()
+}
+
+// over is why the state is not to be read any more, or nil.
+func (s *state) over() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.later:
+		return errLater
+	case s.closed:
+		return group.ErrClosed
+	}
+	return nil
 }
 
 // errLater: the log has a command that this version does not know. The replica must not
@@ -75,7 +109,7 @@ func (s *state) Apply(_ uint64, entry []byte) any {
 		}
 		result := s.machine.Apply(s.applied+1, cmd)
 		if errors.Is(result.Err, machine.ErrUnknownCommand) || errors.Is(result.Err, machine.ErrUnknownVersion) {
-			s.later = true
+			s.endLocked(true)
 			if s.halted != nil {
 				s.halted(errLater)
 			}
@@ -120,6 +154,10 @@ func (s *state) view() *machine.View {
 // viewAt is the state once the command at index is applied.
 func (s *state) viewAt(ctx context.Context, index uint64) (*machine.View, error) {
 	s.mu.Lock()
+	if s.later {
+		s.mu.Unlock()
+		return nil, errLater
+	}
 	if s.applied >= index {
 		defer s.mu.Unlock()
 		return s.machine.View(), nil
@@ -130,6 +168,8 @@ func (s *state) viewAt(ctx context.Context, index uint64) (*machine.View, error)
 	select {
 	case <-c:
 		return s.view(), nil
+	case <-s.done:
+		return nil, s.over()
 	case <-ctx.Done():
 		s.mu.Lock()
 		defer s.mu.Unlock()

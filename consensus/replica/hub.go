@@ -127,3 +127,15 @@ func (h *hub) forget(key lockKey, c chan struct{}) {
 		delete(h.locks, key)
 	}
 }
+
+// end wakes all, for the last time.
+func (h *hub) end() {
+	for _, of := range h.prefixes {
+		for w := range of {
+			w.endLocked()
+		}
+	}
+	for key := range h.locks {
+		h.wakeLock(key)
+	}
+}

@@ -125,5 +125,8 @@ func (r *Replica) readIndex(ctx context.Context) (uint64, error) {
 	if _, err := r.group.ReadIndex(ctx); err != nil {
 		return 0, err
 	}
+	if err := r.state.over(); err != nil { // Raft goes on where the machine has stopped
+		return 0, err
+	}
 	return r.state.index(), nil
 }

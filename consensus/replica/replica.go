@@ -29,6 +29,8 @@ type Config struct {
 	Node  string
 	Calls Caller
 
+	// Epoch is that of the group when it began: tokens and revisions are above those of earlier ones.
+	Epoch uint64
 	// Quota bounds data and history, in bytes. 0: as it is, machine.DefaultQuota at first.
 	Quota uint64
 	// HistoryChanges and HistoryAge bound what can be read and watched of the past: changes of
@@ -36,7 +38,8 @@ type Config struct {
 	// and one hour.
 	HistoryChanges int
 	HistoryAge     time.Duration
-	// Halted is called once if the replica cannot go on: see ErrHalted.
+	// Halted is called once if the replica cannot go on: the log has a command of a later version. It is
+	// called while commands are applied, and must not wait for the replica.
 	Halted func(error)
 	// Logger: default discard.
 	Logger *slog.Logger
@@ -87,7 +90,7 @@ func Open(c Config) (*Replica, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.Group.Streams.Close())
 	}
-	r := &Replica{cfg: c, log: c.Logger, state: newState(), requests: newRequests()}
+	r := &Replica{cfg: c, log: c.Logger, state: newState(c.Epoch), requests: newRequests()}
 	r.duties = newDuties(r)
 	r.state.effects, r.state.halted = r.duties.note, c.Halted
 	c.Group.FSM = r.state
@@ -115,6 +118,7 @@ func (r *Replica) Close(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 		r.cancel()
+		r.state.end(false)
 		r.err = r.group.Close(ctx)
 		r.work.Wait()
 		<-done
@@ -124,6 +128,14 @@ func (r *Replica) Close(ctx context.Context) error {
 
 // Group is the Raft group, for its status and its configuration.
 func (r *Replica) Group() *group.Group { return r.group }
+
+// Serves reports whether this replica is a voter of the group, as far as it knows: one that was not added
+// yet, or was removed, has no leader to ask. One that has just started knows nothing else.
+func (r *Replica) Serves() bool {
+	c := r.group.Configuration()
+	m, ok := c.Member(r.cfg.Group.ID)
+	return c.Index == 0 || ok && m.Voter
+}
 
 // View is what this replica holds. It may be behind the leader's.
 func (r *Replica) View() *machine.View { return r.state.view() }

@@ -8,7 +8,7 @@ import (
 	"github.com/meshkv/meshkv/consensus/machine"
 )
 
-// ErrWatchClosed: the watcher was closed.
+// ErrWatchClosed: the watcher was closed, or its replica was.
 var ErrWatchClosed = errors.New("watch is closed")
 
 // eventsAtOnce is how many changes a watcher looks at before it comes back.
@@ -46,7 +46,7 @@ func (r *Replica) Watch(prefix string, from machine.Revision) (*Watcher, error) 
 		return nil, machine.ErrCompacted
 	}
 	w := &Watcher{s: s, prefix: prefix, wake: make(chan struct{}, 1), closed: make(chan struct{}), next: from, pending: from}
-	s.hub.add(w)
+	w.begin()
 	w.signal()
 	return w, nil
 }
@@ -58,8 +58,15 @@ func (r *Replica) WatchState(prefix string) (*machine.View, *Watcher) {
 	defer s.mu.Unlock()
 	view := s.machine.View()
 	w := &Watcher{s: s, prefix: prefix, wake: make(chan struct{}, 1), closed: make(chan struct{}), next: view.Status().Revision + 1}
-	s.hub.add(w)
+	w.begin()
 	return view, w
+}
+
+// begin makes w hear of changes, or nothing if the replica is closed. The caller holds state.mu.
+func (w *Watcher) begin() {
+	if w.s.hub.add(w); w.s.closed {
+		w.endLocked()
+	}
 }
 
 // noticed: a change of that revision concerns w; 0: anything may. The caller holds state.mu.
@@ -142,6 +149,11 @@ func (w *Watcher) Progress() machine.Revision { return w.next - 1 }
 func (w *Watcher) Close() {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
+	w.endLocked()
+}
+
+// endLocked is Close. The caller holds state.mu.
+func (w *Watcher) endLocked() {
 	if !w.ended {
 		w.ended = true
 		w.s.hub.remove(w)
