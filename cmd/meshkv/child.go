@@ -38,6 +38,8 @@ func (a *app) runChild(ctx context.Context, argv, env []string, lost <-chan stru
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
 	cmd.SysProcAttr = childAttributes()
+	terminal := lendTerminal(a.stdin, cmd.SysProcAttr)
+	defer terminal.takeBack()
 	started, ended := make(chan error, 1), make(chan error, 1)
 	go func() {
 		// Where the child is to end with its parent, that means this thread.
@@ -68,6 +70,8 @@ func (a *app) runChild(ctx context.Context, argv, env []string, lost <-chan stru
 		select {
 		case s := <-signals:
 			signalGroup(group, s.(syscall.Signal))
+		case <-terminal.changed():
+			terminal.follow(-group)
 		case <-lost:
 			stop()
 		case <-done:
