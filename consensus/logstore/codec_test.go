@@ -210,7 +210,7 @@ func TestTorn(t *testing.T) {
 // A segment of a later version is known as one.
 func TestLaterVersion(t *testing.T) {
 	dir := t.TempDir()
-	seg, err := createSegment(dir, 1, 1, 8<<10)
+	seg, err := createSegment(dir, 1, 1, 8<<10, datasync)
 	if err != nil {
 		t.Fatal(err)
 	}

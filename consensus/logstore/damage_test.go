@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -465,4 +466,99 @@ func TestLastCommitOfAClosedStore(t *testing.T) {
 	if _, err := logstore.Open(path, nil); !errors.Is(err, storage.ErrDamaged) {
 		t.Errorf("got %v, want ErrDamaged", err)
 	}
+}
+
+// When the power fails, what was not synced is not on disk; what was acknowledged is,
+// and what was read when the store was opened, though its fsync had failed before.
+func TestPowerLoss(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		base := newDir(t)
+		m := &model{strict: true, groups: map[string]modelGroup{}}
+		var mu sync.Mutex   // protects the fields below: the cleaner and the preparer sync too
+		disk := make(image) // what was synced
+		failing := false
+		openAt := func(dir string) error {
+			o := logstore.SyncBy(logstore.Options{CacheEntries: 2}, func(f *os.File) error {
+				b, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+				mu.Lock()
+				defer mu.Unlock()
+				if failing {
+					return errInjected
+				}
+				disk[strings.TrimSuffix(filepath.Base(f.Name()), ".new")] = b
+				return err
+			})
+			e, err := logstore.OpenEngine(logstore.Journal, dir, logstore.InSegmentsOf(*o, tinySegment))
+			if err == nil {
+				m.engine = e
+			}
+			return err
+		}
+		if err := openAt(base); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = m.engine.Close() }()
+		path, failures := base, 0
+		fail := func(t *rapid.T) {
+			mu.Lock()
+			left, err := imageOf(filepath.Join(path, "raft-log"))
+			for name := range left {
+				if left[name] = disk[name]; strings.HasSuffix(name, ".new") {
+					delete(left, name)
+				}
+			}
+			mu.Unlock()
+			failures++
+			path = filepath.Join(base, fmt.Sprint(failures))
+			err = errors.Join(err, m.engine.Close(), os.Mkdir(path, 0o700), left.write(filepath.Join(path, "raft-log")))
+			disk = maps.Clone(left)
+			if err := errors.Join(err, openAt(path)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		failSync := func(t *rapid.T) {
+			name := rapid.SampledFrom(modelNames).Draw(t, "group")
+			mg, ok := m.groups[name]
+			if !ok {
+				return
+			}
+			g, err := m.engine.Group(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			failing = true
+			mu.Unlock()
+			if err := g.Set([]byte("a"), []byte("unknown")); !errors.Is(err, storage.ErrFailed) {
+				t.Fatalf("got %v, want ErrFailed", err)
+			}
+			err = m.engine.Close()
+			mu.Lock()
+			failing = false
+			mu.Unlock()
+			if err := errors.Join(err, openAt(path)); err != nil {
+				t.Fatal(err)
+			}
+			g, err = m.engine.Group(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value, err := g.Get([]byte("a"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(value) == "unknown" {
+				mg.stable["a"] = "unknown"
+			}
+			fail(t)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"append": m.append, "append more": m.append, "delete": m.delete, "set": m.set, "remove": m.remove, "fail": fail, "fail to sync": failSync,
+			"": func(t *rapid.T) {
+				if err := compare(m.engine, m.groups); err != nil {
+					t.Fatal(err)
+				}
+			},
+		})
+	})
 }

@@ -1,5 +1,7 @@
 package logstore
 
+import "os"
+
 // CommitBy is o with a commit of the test's own: put writes a frame and syncs it.
 func CommitBy(o Options, commit func(put func() error) error) *Options {
 	o.commit = commit
@@ -9,6 +11,12 @@ func CommitBy(o Options, commit func(put func() error) error) *Options {
 // InSegmentsOf is o with segments of n bytes.
 func InSegmentsOf(o Options, n int64) *Options {
 	o.segmentBytes = n
+	return &o
+}
+
+// SyncBy is o with an fsync of the test's own.
+func SyncBy(o Options, sync func(f *os.File) error) *Options {
+	o.datasync = sync
 	return &o
 }
 

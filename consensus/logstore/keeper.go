@@ -28,7 +28,7 @@ func (s *Store) prepare() {
 		s.mu.RLock()
 		current := s.segments[len(s.segments)-1]
 		s.mu.RUnlock()
-		seg, err := createSegment(s.dir, s.id, current.number+1, min(segmentGrowth*current.size, s.opts.segmentBytes))
+		seg, err := createSegment(s.dir, s.id, current.number+1, min(segmentGrowth*current.size, s.opts.segmentBytes), s.opts.datasync)
 		s.fresh <- made{seg, err} // has a place: the writer asks again when it has taken it
 	}
 }

@@ -115,7 +115,7 @@ func (s *Store) begin() error {
 	var id [8]byte
 	_, _ = crand.Read(id[:]) // never fails
 	s.id, s.next = binary.LittleEndian.Uint64(id[:]), 1
-	seg, err := createSegment(s.dir, s.id, 1, min(firstSegmentBytes, s.opts.segmentBytes))
+	seg, err := createSegment(s.dir, s.id, 1, min(firstSegmentBytes, s.opts.segmentBytes), s.opts.datasync)
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (s *Store) secure() error {
 				return err
 			}
 		}
-		if err := datasync(seg.file); err != nil {
+		if err := s.opts.datasync(seg.file); err != nil {
 			return err
 		}
 	}

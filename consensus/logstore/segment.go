@@ -65,8 +65,9 @@ func segmentPath(dir string, number uint32) string {
 }
 
 // createSegment makes an empty segment, durably, in the place of an unused one if
-// there is one. It gets its name only when it is complete.
-func createSegment(dir string, store uint64, number uint32, size int64) (_ *segment, err error) {
+// there is one. It gets its name only when it is complete, and sync has brought it
+// to disk.
+func createSegment(dir string, store uint64, number uint32, size int64, sync func(*os.File) error) (_ *segment, err error) {
 	path := segmentPath(dir, number)
 	temp := path + tempSuffix
 	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -91,13 +92,10 @@ func createSegment(dir string, store uint64, number uint32, size int64) (_ *segm
 		if _, err := f.WriteAt(piece, at); err != nil {
 			return nil, err
 		}
-		if err := datasync(f); err != nil {
+		if err := sync(f); err != nil {
 			return nil, err
 		}
 		clear(piece[:min(len(head), len(piece))])
-	}
-	if err := f.Sync(); err != nil {
-		return nil, err
 	}
 	if err := os.Rename(temp, path); err != nil {
 		return nil, err

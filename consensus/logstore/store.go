@@ -32,6 +32,7 @@ type Options struct {
 
 	segmentBytes int64                        // tests make it small
 	commit       func(put func() error) error // tests make it fail; put writes and syncs
+	datasync     func(*os.File) error         // tests see what is on disk
 }
 
 // Stats count since the store was opened.
@@ -109,6 +110,9 @@ func Open(dir string, o *Options) (*Store, error) {
 	}
 	if s.opts.commit == nil {
 		s.opts.commit = func(put func() error) error { return put() }
+	}
+	if s.opts.datasync == nil {
+		s.opts.datasync = datasync
 	}
 	if err := s.takeDir(); err != nil {
 		return nil, fmt.Errorf("log store: %w", err)

@@ -189,7 +189,7 @@ func (s *Store) put(b []byte) error {
 		if _, err := seg.file.WriteAt(b, seg.used); err != nil {
 			return err
 		}
-		return datasync(seg.file)
+		return s.opts.datasync(seg.file)
 	})
 	if err != nil {
 		return err
@@ -209,9 +209,8 @@ func (s *Store) request() {
 // makeRoom sees that the current segment has room for a frame of n bytes. If it is
 // the first frame there, state is what it must begin with.
 func (s *Store) makeRoom(n int64) (state []byte, err error) {
-	next := s.current
-	if !next.unused() {
-		if next.fits(n) {
+	if !s.current.unused() {
+		if s.current.fits(n) {
 			return nil, nil
 		}
 		s.request()
@@ -220,29 +219,38 @@ func (s *Store) makeRoom(n int64) (state []byte, err error) {
 		if m.err != nil {
 			return nil, fmt.Errorf("make a segment: %w", m.err)
 		}
-		next = m.segment
-		if err := s.put(appendRecord(make([]byte, frameHeadBytes), record{kind: recordSeal, number: next.number})); err != nil {
-			return nil, errors.Join(fmt.Errorf("seal: %w", err), next.file.Close())
+		if err := s.put(appendRecord(make([]byte, frameHeadBytes), record{kind: recordSeal, number: m.segment.number})); err != nil {
+			return nil, errors.Join(fmt.Errorf("seal: %w", err), m.segment.file.Close())
 		}
+		s.use(m.segment)
 	}
 	state = appendRecord(nil, stateRecord(s.next, maps.Values(s.known)))
-	if n += int64(len(state)); !next.fits(n) {
-		small := next
+	if n += int64(len(state)); !s.current.fits(n) {
+		small := s.current
 		size := segmentHead + align(n, frameAlign) + sealBytes
-		next, err = createSegment(s.dir, s.id, small.number, size)
-		if err := errors.Join(err, small.file.Close()); err != nil {
+		large, err := createSegment(s.dir, s.id, small.number, size, s.opts.datasync)
+		if err != nil {
 			return nil, fmt.Errorf("make a large segment: %w", err)
 		}
-	}
-	s.current = next
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if last := len(s.segments) - 1; last >= 0 && s.segments[last].number == next.number {
-		s.segments[last] = next
-	} else {
-		s.segments = append(s.segments, next)
+		s.use(large)
+		if err := small.file.Close(); err != nil {
+			return nil, err
+		}
 	}
 	return state, nil
+}
+
+// use makes seg the current segment: behind the others, or in the place of an unused
+// one.
+func (s *Store) use(seg *segment) {
+	s.current = seg
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := len(s.segments) - 1; s.segments[last].number == seg.number {
+		s.segments[last] = seg
+	} else {
+		s.segments = append(s.segments, seg)
+	}
 }
 
 // stateRecord is the groups as they are, and the number of the next one.
