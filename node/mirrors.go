@@ -134,7 +134,11 @@ func (m *mirrors) step(ctx context.Context) {
 		}
 	}
 	for _, h := range n.allHeld() {
-		if id, ok := due[h.id.Name]; isMirror(h.id.Name) && (!ok || id != h.id) {
+		base, is := strings.CutSuffix(h.id.Name, mirrorSuffix)
+		if _, known := n.strongs.entries.Load(base); !is || !known { // at the start it is not learned yet
+			continue
+		}
+		if id, ok := due[h.id.Name]; !ok || id != h.id {
 			n.releaseMirror(h)
 		}
 	}
