@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,10 +24,18 @@ type Kernel interface {
 
 // AgentConfig describes one host's agent.
 type AgentConfig struct {
-	Node      Node           // published, and by its name told apart from the others
-	Endpoints []Endpoint     // published at the start
-	Cluster   client.Cluster // this host's node
-	Kernel    Kernel
+	// Node is published, with the lease's Subnet and Token filled in, and by its name
+	// told apart from the others.
+	Node    Node
+	Cluster client.Cluster // this host's node
+	Kernel  Kernel
+	// Pool is all addresses of the overlay, the same at every host: IPv4, /24 or larger.
+	Pool netip.Prefix
+	// Voters of the keyspace IPAMKeyspace, the same at every host: 1, 3 or 5.
+	Voters int
+	// TTL is how long a lease outlives its agent, and for how long an agent keeps its
+	// lease while it does not reach a majority of the voters. Default 20s.
+	TTL time.Duration
 	// Reconcile is how often the kernel is read back. Default 2s.
 	Reconcile time.Duration
 	// Logger receives state changes. Default: discard.
@@ -33,7 +44,10 @@ type AgentConfig struct {
 
 // A Report is what an Agent has seen and done.
 type Report struct {
-	Synced     bool      `json:"synced"`     // both keyspaces have been seen whole
+	Lease      Claim     `json:"lease"`      // zero while the host has none
+	Leases     uint64    `json:"leases"`     // taken so far
+	Dropped    uint64    `json:"dropped"`    // endpoints of this host whose address went to another
+	Synced     bool      `json:"synced"`     // all keyspaces have been seen whole
 	Nodes      int       `json:"nodes"`      // hosts in sight, with this one
 	Endpoints  int       `json:"endpoints"`  // containers in sight
 	Forwards   int       `json:"forwards"`   // entries wanted
@@ -47,54 +61,35 @@ type Report struct {
 	Reconciled time.Time `json:"reconciled"` // last time that the kernel was read back
 }
 
-// An Agent keeps one host's kernel equal to the store. Its methods are safe
-// for concurrent use.
+// An Agent leases a /24 for one host, announces what runs there, and keeps its kernel
+// equal to the store. Its methods are safe for concurrent use.
 type Agent struct {
-	cfg AgentConfig
-	log *slog.Logger
+	cfg      AgentConfig
+	log      *slog.Logger
+	requests chan func(*holder)
+	ended    chan struct{} // closed when Run returns
 
-	mu     sync.Mutex // protects report
+	mu     sync.Mutex // protects the fields below
 	report Report
+	claims Claims
+	fences Fences
 }
 
-// NewAgent returns an Agent that does nothing before Run.
+// NewAgent returns an Agent that does nothing before Run, which is called once.
 func NewAgent(cfg AgentConfig) *Agent {
 	if cfg.Reconcile <= 0 {
 		cfg.Reconcile = 2 * time.Second
 	}
+	if cfg.TTL <= 0 {
+		cfg.TTL = 20 * time.Second
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Agent{cfg: cfg, log: cfg.Logger.With("host", cfg.Node.Name)}
-}
-
-// Attach publishes an endpoint of this host; its Node field is set.
-func (a *Agent) Attach(ctx context.Context, p Endpoint) error {
-	p.Node = a.cfg.Node.Name
-	key, value, err := p.Encode()
-	if err != nil {
-		return err
+	return &Agent{
+		cfg: cfg, log: cfg.Logger.With("host", cfg.Node.Name), requests: make(chan func(*holder)), ended: make(chan struct{}),
+		claims: Claims{}, fences: Fences{},
 	}
-	return a.put(ctx, EndpointsKeyspace, key, value)
-}
-
-// Detach withdraws an endpoint.
-func (a *Agent) Detach(ctx context.Context, key string) error {
-	ks, err := a.cfg.Cluster.Keyspace(ctx, EndpointsKeyspace)
-	if err != nil {
-		return err
-	}
-	_, err = ks.Delete(ctx, key, nil)
-	return err
-}
-
-func (a *Agent) put(ctx context.Context, keyspace, key string, value []byte) error {
-	ks, err := a.cfg.Cluster.Keyspace(ctx, keyspace)
-	if err != nil {
-		return err
-	}
-	_, err = ks.Put(ctx, key, value, &client.PutOptions{Ephemeral: true})
-	return err
 }
 
 // Report returns the present state.
@@ -104,39 +99,65 @@ func (a *Agent) Report() Report {
 	return a.report
 }
 
-// Run publishes this host's records and programs the kernel until ctx ends. It
-// withdraws nothing: records are owner-bound.
+// Claims are the claims in sight, in no order.
+func (a *Agent) Claims() []Claim {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Values(a.claims))
+}
+
+// Run leases addresses, announces what runs here and programs the kernel until ctx ends.
+// It gives its lease up then, but withdraws nothing: what it announces is owner-bound.
 func (a *Agent) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
+	defer close(a.ended)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel(nil)
 
-	key, value, err := a.cfg.Node.Encode()
-	if err != nil {
-		return err
-	}
-	if err := a.put(ctx, NodesKeyspace, key, value); err != nil {
-		return fmt.Errorf("publish host: %w", err)
-	}
-	for _, p := range a.cfg.Endpoints {
-		if err := a.Attach(ctx, p); err != nil {
-			return fmt.Errorf("publish endpoint: %w", err)
-		}
-	}
-
 	events := make(chan sighting, 256) // full: the watch waits, and meshkv keeps or resyncs what it misses
-	for _, name := range []string{NodesKeyspace, EndpointsKeyspace} {
+	var spaces [2]client.Keyspace
+	for i, name := range [...]string{NodesKeyspace, EndpointsKeyspace} {
 		ks, err := a.cfg.Cluster.Keyspace(ctx, name)
 		if err != nil {
 			return fmt.Errorf("open keyspace: %w", err)
 		}
+		spaces[i] = ks
 		wg.Go(func() { a.follow(ctx, ks, events) })
 	}
+	wg.Go(func() {
+		strong, err := a.open(ctx)
+		if err != nil {
+			cancel(err)
+			return
+		}
+		wg.Go(func() { a.follow(ctx, strong, events) })
+		h := holder{
+			agent: a, nodes: spaces[0], endpoints: spaces[1], own: map[string]resident{},
+			ipam: IPAM{Strong: strong, Pool: a.cfg.Pool, Node: a.cfg.Node.Name, TTL: a.cfg.TTL},
+		}
+		h.hold(ctx)
+	})
 	return a.program(ctx, events)
 }
 
-// A sighting is one event of one of the two watches.
+// open creates the strong keyspace, or finds it, as soon as there are servers for it.
+func (a *Agent) open(ctx context.Context) (client.Strong, error) {
+	for wait := newPause(); ; {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := a.cfg.Cluster.CreateKeyspace(attempt, client.KeyspaceSpec{Name: IPAMKeyspace, Mode: "strong", Voters: a.cfg.Voters})
+		cancel()
+		if err == nil {
+			return a.cfg.Cluster.Strong(ctx, IPAMKeyspace)
+		}
+		a.log.Info("no strong keyspace yet", "err", err)
+		if err := wait.next(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// A sighting is one event of one of the watches.
 type sighting struct {
 	keyspace string
 	restart  bool // a full snapshot follows; event is empty
@@ -146,29 +167,42 @@ type sighting struct {
 // follow sends the events of one keyspace until ctx ends. A watch that fails
 // is resumed where it was.
 func (a *Agent) follow(ctx context.Context, ks client.Keyspace, events chan<- sighting) {
-	const shortest, longest = 50 * time.Millisecond, 2 * time.Second
 	var from client.Cursor
-	pause := shortest
-	for {
+	for wait := newPause(); ; {
 		before := from
 		err := a.followOnce(ctx, ks, &from, events)
 		if ctx.Err() != nil {
 			return
 		}
 		if from != before {
-			pause = shortest // it worked for a while
+			wait = newPause() // it worked for a while
 		}
 		if errors.Is(err, client.ErrBadRequest) {
 			from = "" // the cursor is of a node that is no more
 		}
 		a.log.Warn("watch failed", "keyspace", ks.Name(), "err", err)
 		a.note(func(r *Report) { r.Rewatched++ })
-		select {
-		case <-ctx.Done():
+		if wait.next(ctx) != nil {
 			return
-		case <-time.After(pause):
-			pause = min(2*pause, longest)
 		}
+	}
+}
+
+// A pause is the time until something is tried again: longer each time.
+type pause time.Duration
+
+func newPause() *pause { p := pause(50 * time.Millisecond); return &p }
+
+// next waits. The end of ctx is the only error.
+func (p *pause) next(ctx context.Context) error {
+	t := time.NewTimer(time.Duration(*p))
+	defer t.Stop()
+	*p = min(2**p, pause(2*time.Second))
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
 	}
 }
 
@@ -210,23 +244,27 @@ func (a *Agent) followOnce(ctx context.Context, ks client.Keyspace, from *client
 	}
 }
 
+// A shown is a View of whatever records.
+type shown interface {
+	Restart()
+	Apply(client.Event) bool
+	Synced() bool
+	Ignored() int
+}
+
 // program applies events and repairs the kernel. It owns the views.
 func (a *Agent) program(ctx context.Context, events <-chan sighting) error {
-	nodes, endpoints := NewView(DecodeNode), NewView(DecodeEndpoint)
+	nodes, endpoints, claims := NewView(DecodeNode), NewView(DecodeEndpoint), NewView(DecodeClaim)
+	views := map[string]shown{NodesKeyspace: nodes, EndpointsKeyspace: endpoints, IPAMKeyspace: claims}
 	var have *Tables // what the kernel is known to hold; nil: not read yet
 
 	apply := func(s sighting) bool {
-		switch {
-		case s.keyspace == NodesKeyspace && s.restart:
-			nodes.Restart()
-		case s.keyspace == NodesKeyspace:
-			return nodes.Apply(s.event) || s.event.Type == client.EventSynced
-		case s.restart:
-			endpoints.Restart()
-		default:
-			return endpoints.Apply(s.event) || s.event.Type == client.EventSynced
+		v := views[s.keyspace]
+		if s.restart {
+			v.Restart()
+			return false
 		}
-		return false
+		return v.Apply(s.event) || s.event.Type == client.EventSynced
 	}
 
 	tick := time.NewTicker(a.cfg.Reconcile)
@@ -245,10 +283,10 @@ func (a *Agent) program(ctx context.Context, events <-chan sighting) error {
 				changed = apply(<-events) || changed
 			}
 		}
-		if !changed && !reread || !nodes.Synced() || !endpoints.Synced() {
+		if !changed && !reread || !nodes.Synced() || !endpoints.Synced() || !claims.Synced() {
 			continue
 		}
-		want, refused := Desired(a.cfg.Node.Name, a.cfg.Node.VNI, nodes.Records(), endpoints.Records())
+		want, refused := a.decide(Records{nodes.Records(), endpoints.Records(), claims.Records()})
 		first := have == nil
 		if first || reread {
 			t, err := a.cfg.Kernel.Tables()
@@ -273,7 +311,7 @@ func (a *Agent) program(ctx context.Context, events <-chan sighting) error {
 		a.note(func(r *Report) {
 			r.Synced, r.Nodes, r.Endpoints = true, len(nodes.shown), len(endpoints.shown)
 			r.Forwards, r.Neighbours = len(want.Forwards), len(want.Neighbours)
-			r.Refused, r.Ignored = refused, nodes.Ignored()+endpoints.Ignored()
+			r.Refused, r.Ignored = refused, nodes.Ignored()+endpoints.Ignored()+claims.Ignored()
 			if reread {
 				r.Repaired += uint64(diff.Len())
 				r.Reconciled = time.Now()
@@ -285,6 +323,19 @@ func (a *Agent) program(ctx context.Context, events <-chan sighting) error {
 			}
 		})
 	}
+}
+
+// decide notes what is in sight and says what the kernel should hold.
+func (a *Agent) decide(r Records) (Tables, Refused) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.claims = NewClaims(r.Claims)
+	for _, c := range r.Claims {
+		if a.cfg.Pool.Contains(c.Prefix.Addr()) { // so there is a bound to the fences
+			a.fences.Raise(c)
+		}
+	}
+	return Desired(a.cfg.Node.Name, a.cfg.Node.VNI, r, a.fences)
 }
 
 func (a *Agent) note(f func(*Report)) {

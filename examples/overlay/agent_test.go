@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"reflect"
 	"sync"
 	"testing"
@@ -15,7 +16,8 @@ import (
 
 // fakeCluster holds keyspaces as maps and tells watchers of changes.
 type fakeCluster struct {
-	client.Cluster // not used beyond Keyspace
+	client.Cluster // not used beyond Keyspace, Strong and CreateKeyspace
+	ipam           fakeStrong
 	mu             sync.Mutex
 	spaces         map[string]*fakeKeyspace
 }
@@ -67,6 +69,12 @@ func (k *fakeKeyspace) remove(key string, why client.Reason) {
 	defer k.mu.Unlock()
 	delete(k.entries, key)
 	k.tell(client.Event{Type: client.EventDelete, Entry: client.Entry{Key: key}, Reason: why, Cursor: "later"})
+}
+
+func (k *fakeKeyspace) all() map[string]client.Entry {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.entries)
 }
 
 func (k *fakeKeyspace) tell(ev client.Event) {
@@ -148,10 +156,17 @@ func (l *lockedKernel) set(f func()) {
 	f()
 }
 
-// runAgent runs an agent of h1 inside a synctest bubble; expect waits until
-// nothing moves and compares the kernel.
+// testPool is all addresses.
+var testPool = netip.MustParsePrefix("10.99.0.0/16")
+
+// runAgent runs an agent of h1, which leases 10.99.1.0/24, inside a synctest bubble;
+// expect waits until nothing moves and compares the kernel.
 func runAgent(t *testing.T, c *fakeCluster, k *lockedKernel, own ...Endpoint) (a *Agent, expect func(what string, want Tables)) {
-	a = NewAgent(AgentConfig{Node: testNode(1), Endpoints: own, Cluster: c, Kernel: k})
+	c.ipam.c = c
+	if c.ipam.next == 0 {
+		c.ipam.next = 1
+	}
+	a = NewAgent(AgentConfig{Node: Node{Name: "h1", VNI: 42, MAC: DeriveMAC("h1"), VTEP: testNode(1).VTEP}, Pool: testPool, Cluster: c, Kernel: k})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- a.Run(ctx) }()
@@ -161,6 +176,11 @@ func runAgent(t *testing.T, c *fakeCluster, k *lockedKernel, own ...Endpoint) (a
 			t.Errorf("Run = %v, want Canceled", err)
 		}
 	})
+	for _, p := range own {
+		if err := a.Attach(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return a, func(what string, want Tables) {
 		t.Helper()
 		synctest.Wait()
@@ -170,10 +190,14 @@ func runAgent(t *testing.T, c *fakeCluster, k *lockedKernel, own ...Endpoint) (a
 	}
 }
 
+// publish writes a record; a host or an endpoint has its lease then.
 func publish(t *testing.T, c *fakeCluster, keyspace string, r interface {
 	Encode() (string, []byte, error)
 }) {
 	t.Helper()
+	if n, ok := r.(Node); ok {
+		publish(t, c, IPAMKeyspace, n.lease())
+	}
 	key, value, err := r.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -184,8 +208,8 @@ func publish(t *testing.T, c *fakeCluster, keyspace string, r interface {
 func TestAgentFollowsTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, k := &fakeCluster{}, &lockedKernel{k: fakeKernel{NewTables()}}
-		h2, p, own := testNode(2), testEndpoint(2, 1, 2, 0), testEndpoint(1, 1, 1, 0)
-		stale := testEndpoint(3, 1, 3, 0)
+		h2, p, own := testNode(2), testEndpoint(2, 1, 2, 2), testEndpoint(1, 1, 1, 1)
+		stale := testEndpoint(3, 1, 3, 3)
 		k.k.Tables = tables(nil, stale) // left by an earlier agent
 		publish(t, c, NodesKeyspace, h2)
 		publish(t, c, EndpointsKeyspace, p)
@@ -199,7 +223,14 @@ func TestAgentFollowsTheStore(t *testing.T) {
 			t.Errorf("own host is %+v, want owner-bound", e)
 		}
 
-		moved := testEndpoint(2, 1, 1, 1)
+		moved := testEndpoint(2, 1, 1, 0)
+		if err := a.Attach(t.Context(), moved); !errors.Is(err, ErrNotOwner) {
+			t.Errorf("Attach of another host's address = %v, want ErrNotOwner", err)
+		}
+		if _, err := a.Claim(t.Context(), moved.IP); err != nil {
+			t.Fatal(err)
+		}
+		expect("after its address was claimed here", tables([]Node{h2}))
 		if err := a.Attach(t.Context(), moved); err != nil {
 			t.Fatal(err)
 		}
@@ -207,6 +238,10 @@ func TestAgentFollowsTheStore(t *testing.T) {
 		if err := a.Detach(t.Context(), moved.Key()); err != nil {
 			t.Fatal(err)
 		}
+		back := testMove(2, 1, 2, 1000)
+		publish(t, c, IPAMKeyspace, back)
+		p.Token = back.Token
+		publish(t, c, EndpointsKeyspace, p)
 		expect("after it went back", tables([]Node{h2}, p))
 
 		c.space(EndpointsKeyspace).remove(p.Key(), client.ReasonOwnerFailed)
@@ -221,7 +256,7 @@ func TestAgentFollowsTheStore(t *testing.T) {
 func TestAgentRepairsTheKernel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, k := &fakeCluster{}, &lockedKernel{k: fakeKernel{NewTables()}}
-		h2, p := testNode(2), testEndpoint(2, 1, 2, 0)
+		h2, p := testNode(2), testEndpoint(2, 1, 2, 2)
 		publish(t, c, NodesKeyspace, h2)
 		publish(t, c, EndpointsKeyspace, p)
 		a, expect := runAgent(t, c, k)
@@ -238,11 +273,11 @@ func TestAgentRepairsTheKernel(t *testing.T) {
 		}
 
 		k.set(func() { k.broken = true })
-		q := testEndpoint(2, 2, 2, 0)
+		q := testEndpoint(2, 2, 2, 2)
 		publish(t, c, EndpointsKeyspace, q)
 		expect("while the kernel refuses", tables([]Node{h2}, p))
 		k.set(func() { k.broken = false })
-		r := testEndpoint(2, 3, 2, 0)
+		r := testEndpoint(2, 3, 2, 2)
 		publish(t, c, EndpointsKeyspace, r)
 		expect("at the next change, when it no longer does", tables([]Node{h2}, p, q, r))
 		if r := a.Report(); r.Failed != 1 {
@@ -254,12 +289,13 @@ func TestAgentRepairsTheKernel(t *testing.T) {
 // An agent that starts again leaves the kernel alone until it has seen both
 // keyspaces whole: what it has not seen may well be there.
 func TestAgentWaitsForWholeSnapshots(t *testing.T) {
-	for _, slow := range []string{NodesKeyspace, EndpointsKeyspace} {
+	for _, slow := range []string{NodesKeyspace, EndpointsKeyspace, IPAMKeyspace} {
 		synctest.Test(t, func(t *testing.T) {
 			c, k := &fakeCluster{}, &lockedKernel{k: fakeKernel{NewTables()}}
-			h2, p := testNode(2), testEndpoint(2, 1, 2, 0)
+			h2, p := testNode(2), testEndpoint(2, 1, 2, 2)
 			before := tables([]Node{h2, testNode(3)}, p)
 			k.k.Tables = tables([]Node{h2, testNode(3)}, p)
+			publish(t, c, EndpointsKeyspace, p)
 			publish(t, c, NodesKeyspace, h2)
 			space := c.space(slow)
 			space.slow = true
@@ -272,7 +308,7 @@ func TestAgentWaitsForWholeSnapshots(t *testing.T) {
 			space.mu.Lock()
 			space.tell(client.Event{Type: client.EventSynced, Cursor: "synced"})
 			space.mu.Unlock()
-			expect("when it is", tables([]Node{h2}))
+			expect("when it is", tables([]Node{h2}, p))
 		})
 	}
 }
@@ -282,7 +318,7 @@ func TestAgentWaitsForWholeSnapshots(t *testing.T) {
 func TestAgentWatchesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, k := &fakeCluster{}, &lockedKernel{k: fakeKernel{NewTables()}}
-		h2, p, q := testNode(2), testEndpoint(2, 1, 2, 0), testEndpoint(2, 2, 2, 0)
+		h2, p, q := testNode(2), testEndpoint(2, 1, 2, 2), testEndpoint(2, 2, 2, 2)
 		publish(t, c, NodesKeyspace, h2)
 		publish(t, c, EndpointsKeyspace, p)
 		publish(t, c, EndpointsKeyspace, q)

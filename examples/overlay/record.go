@@ -13,7 +13,7 @@ import (
 	"github.com/meshkv/meshkv/client"
 )
 
-// The keyspaces of the overlay.
+// The eventual keyspaces of the overlay.
 const (
 	NodesKeyspace     = "nodes"
 	EndpointsKeyspace = "endpoints"
@@ -59,11 +59,16 @@ type Node struct {
 	VTEP   netip.Addr   `json:"vtep"` // underlay address of its tunnel end
 	MAC    MAC          `json:"mac"`  // of its tunnel end and gateway
 	VNI    int          `json:"vni"`
-	Subnet netip.Prefix `json:"subnet"` // its containers' home
+	Subnet netip.Prefix `json:"subnet"` // the /24 that it leases, its containers' home
+	Token  uint64       `json:"token"`  // of the lease
 }
 
-// Gateway is the host's own address in the overlay: the first of its subnet.
+// Gateway is the host's own address in the overlay: the first of its subnet. It cannot
+// move.
 func (n Node) Gateway() netip.Addr { return n.Subnet.Masked().Addr().Next() }
+
+// lease is the claim that n says it has.
+func (n Node) lease() Claim { return Claim{n.Subnet, n.Name, n.Token} }
 
 // Encode returns the record's key and value.
 func (n Node) Encode() (key string, value []byte, err error) {
@@ -95,8 +100,7 @@ type Endpoint struct {
 	Node string     `json:"-"` // name of the host that runs it
 	// Name is the container's, for people.
 	Name string `json:"name"`
-	// Token orders the claims to an address: 0 at home, in the subnet of the
-	// node, and one more with each move. The highest token wins.
+	// Token is that of the claim under which the node has the address.
 	Token uint64 `json:"token"`
 	// Modified is when the record was written; it breaks ties. Not stored in
 	// the value.

@@ -36,22 +36,33 @@ func NewTables() Tables {
 // Refused counts records that have no effect, by reason.
 type Refused struct {
 	NoNode   int `json:"no_node"`   // the endpoint's host is not known, or not in this network
-	Homeless int `json:"homeless"`  // claims an address outside its host's subnet without having moved
+	Unowned  int `json:"unowned"`   // its address is neither in the /24 that its host leases nor moved there, under its token
+	Fenced   int `json:"fenced"`    // a later token has been seen for its address
 	Outdated int `json:"outdated"`  // another record has a better claim to its IP or MAC
 	OtherVNI int `json:"other_vni"` // hosts of another network
 }
 
+// Records are all records of the store.
+type Records struct {
+	Nodes     []Node
+	Endpoints []Endpoint
+	Claims    []Claim
+}
+
 // Desired decides what the kernel of the host self should hold, given all
-// records of the store. It does not depend on the order of its arguments.
+// records of the store and what was seen before. It does not depend on the
+// order of its arguments.
 //
-// Each IP belongs to one record and each MAC to one host: the one with the
-// highest token, and among equals the youngest. Hosts' own addresses come
-// before any endpoint's. Records of self compete, but need no entry: they are
-// reached through the local bridge.
-func Desired(self string, vni int, nodes []Node, endpoints []Endpoint) (Tables, Refused) {
+// A host or an endpoint counts only under the token of the claim that its
+// address belongs to. Each MAC belongs to one host: the one with the highest
+// token, and among equals the youngest. Hosts' own addresses come before any
+// endpoint's. Records of self compete, but need no entry: they are reached
+// through the local bridge.
+func Desired(self string, vni int, r Records, fences Fences) (Tables, Refused) {
 	t := NewTables()
 	var refused Refused
 
+	claims := NewClaims(r.Claims)
 	known := map[string]Node{}
 	holder := map[netip.Addr]bool{}
 	host := map[MAC]string{} // whose tunnel a MAC is behind
@@ -67,11 +78,15 @@ func Desired(self string, vni int, nodes []Node, endpoints []Endpoint) (Tables, 
 		return true
 	}
 
-	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	nodes := slices.SortedFunc(slices.Values(r.Nodes), func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	for _, n := range nodes {
 		switch {
 		case n.VNI != vni:
 			refused.OtherVNI++
+		case claims[n.Subnet] != n.lease():
+			refused.Unowned++
+		case fences.Refuse(n.lease(), n.Gateway()):
+			refused.Fenced++
 		case !claim(n.Gateway(), n.MAC, n):
 			refused.Outdated++
 		default:
@@ -79,16 +94,19 @@ func Desired(self string, vni int, nodes []Node, endpoints []Endpoint) (Tables, 
 		}
 	}
 
-	endpoints = slices.SortedFunc(slices.Values(endpoints), func(a, b Endpoint) int {
+	endpoints := slices.SortedFunc(slices.Values(r.Endpoints), func(a, b Endpoint) int {
 		return cmp.Or(cmp.Compare(b.Token, a.Token), b.Modified.Compare(a.Modified), cmp.Compare(a.Key(), b.Key()))
 	})
 	for _, p := range endpoints {
 		n, ok := known[p.Node]
+		owner, claimed := claims.Owner(p.IP)
 		switch {
 		case !ok:
 			refused.NoNode++
-		case p.Token == 0 && !n.Subnet.Contains(p.IP):
-			refused.Homeless++
+		case !claimed || owner.Node != p.Node || owner.Token != p.Token:
+			refused.Unowned++
+		case fences.Refuse(owner, p.IP):
+			refused.Fenced++
 		case !claim(p.IP, p.MAC, n):
 			refused.Outdated++
 		}

@@ -18,7 +18,21 @@ func testNode(i int) Node {
 		Name: name, VNI: 42, MAC: DeriveMAC(name),
 		VTEP:   netip.AddrFrom4([4]byte{10, 250, 0, byte(i)}),
 		Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, byte(i), 0}), 24),
+		Token:  uint64(i),
 	}
+}
+
+// testLeases are the claims of all test nodes to their subnets.
+func testLeases() (claims []Claim) {
+	for i := 1; i <= 9; i++ {
+		claims = append(claims, testNode(i).lease())
+	}
+	return claims
+}
+
+// testMove is the claim of an address that moved.
+func testMove(home, j, at int, token uint64) Claim {
+	return Claim{address(testEndpoint(home, j, at, token).IP), fmt.Sprintf("h%d", at), token}
 }
 
 func testEndpoint(home, j, at int, token uint64) Endpoint {
@@ -52,81 +66,118 @@ func TestDesired(t *testing.T) {
 	h1, h2, h3 := testNode(1), testNode(2), testNode(3)
 	foreign := testNode(3)
 	foreign.VNI = 7
-	later := func(p Endpoint) Endpoint { p.Modified = time.Unix(100, 0); return p }
-	sameMAC := testEndpoint(3, 1, 3, 0)
-	sameMAC.MAC = testEndpoint(2, 1, 2, 0).MAC
-	secondIP := testEndpoint(2, 2, 2, 0)
-	secondIP.MAC = testEndpoint(2, 1, 2, 0).MAC
-	onGateway := testEndpoint(2, 0, 2, 0) // 10.99.2.1
+	sameMAC := testEndpoint(3, 1, 3, 3)
+	sameMAC.MAC = testEndpoint(2, 1, 2, 2).MAC
+	secondIP := testEndpoint(2, 2, 2, 2)
+	secondIP.MAC = testEndpoint(2, 1, 2, 2).MAC
+	onGateway := testEndpoint(2, 0, 2, 2) // 10.99.2.1
 	stolenSubnet := testNode(3)
-	stolenSubnet.Subnet = h2.Subnet
+	stolenSubnet.Subnet, stolenSubnet.Token = h2.Subnet, h2.Token
+	formerLease := testNode(2)
+	formerLease.Token = 1
+	home, moved := testEndpoint(2, 1, 2, 2), testEndpoint(2, 1, 3, 20)
+	leases, withMove := testLeases(), append(testLeases(), testMove(2, 1, 3, 20))
 
 	for _, c := range []struct {
 		name      string
 		nodes     []Node
 		endpoints []Endpoint
+		claims    []Claim // nil: the leases
+		fences    Fences
 		want      Tables
 		refused   Refused
 	}{
 		{name: "empty", want: tables(nil)},
-		{name: "own records need no entry", nodes: []Node{h1}, endpoints: []Endpoint{testEndpoint(1, 1, 1, 0)}, want: tables(nil)},
+		{name: "own records need no entry", nodes: []Node{h1}, endpoints: []Endpoint{testEndpoint(1, 1, 1, 1)}, want: tables(nil)},
 		{
-			name: "remote records", nodes: []Node{h1, h2}, endpoints: []Endpoint{testEndpoint(2, 1, 2, 0), testEndpoint(2, 2, 2, 0)},
-			want: tables([]Node{h2}, testEndpoint(2, 1, 2, 0), testEndpoint(2, 2, 2, 0)),
+			name: "remote records", nodes: []Node{h1, h2}, endpoints: []Endpoint{home, testEndpoint(2, 2, 2, 2)},
+			want: tables([]Node{h2}, home, testEndpoint(2, 2, 2, 2)),
 		},
 		{
-			name: "endpoints without their host", nodes: []Node{h1}, endpoints: []Endpoint{testEndpoint(2, 1, 2, 0)},
+			name: "endpoints without their host", nodes: []Node{h1}, endpoints: []Endpoint{home},
 			want: tables(nil), refused: Refused{NoNode: 1},
 		},
 		{
-			name: "another network", nodes: []Node{h1, foreign}, endpoints: []Endpoint{testEndpoint(3, 1, 3, 0)},
+			name: "another network", nodes: []Node{h1, foreign}, endpoints: []Endpoint{testEndpoint(3, 1, 3, 3)},
 			want: tables(nil), refused: Refused{OtherVNI: 1, NoNode: 1},
 		},
 		{
-			name: "not at home and not moved", nodes: []Node{h1, h2, h3}, endpoints: []Endpoint{testEndpoint(2, 1, 3, 0)},
-			want: tables([]Node{h2, h3}), refused: Refused{Homeless: 1},
+			name: "no lease", nodes: []Node{h1, h2}, endpoints: []Endpoint{home}, claims: []Claim{h1.lease()},
+			want: tables(nil), refused: Refused{Unowned: 1, NoNode: 1},
 		},
 		{
-			name: "moved, the old record still there", nodes: []Node{h1, h2, h3},
-			endpoints: []Endpoint{later(testEndpoint(2, 1, 2, 0)), testEndpoint(2, 1, 3, 1)},
-			want:      tables([]Node{h2, h3}, testEndpoint(2, 1, 3, 1)), refused: Refused{Outdated: 1},
+			name: "records of a former lease", nodes: []Node{h1, formerLease}, endpoints: []Endpoint{testEndpoint(2, 1, 2, 1)},
+			want: tables(nil), refused: Refused{Unowned: 1, NoNode: 1},
 		},
 		{
-			name: "moved here, the old record still there", nodes: []Node{h1, h2},
-			endpoints: []Endpoint{testEndpoint(2, 1, 2, 0), testEndpoint(2, 1, 1, 1)},
-			want:      tables([]Node{h2}), refused: Refused{Outdated: 1},
+			name: "an endpoint of a former lease", nodes: []Node{h1, h2}, endpoints: []Endpoint{testEndpoint(2, 1, 2, 1)},
+			want: tables([]Node{h2}), refused: Refused{Unowned: 1},
 		},
 		{
-			name: "moved away, our record still there", nodes: []Node{h1, h2},
-			endpoints: []Endpoint{testEndpoint(1, 1, 1, 0), testEndpoint(1, 1, 2, 1)},
-			want:      tables([]Node{h2}, testEndpoint(1, 1, 2, 1)), refused: Refused{Outdated: 1},
+			name: "a former state, a later lease was seen", nodes: []Node{h1, h2}, endpoints: []Endpoint{home}, fences: Fences{h2.Subnet: 9},
+			want: tables(nil), refused: Refused{Fenced: 1, NoNode: 1},
 		},
 		{
-			name: "moved to a host that died: the survivor counts", nodes: []Node{h1, h2},
-			endpoints: []Endpoint{testEndpoint(2, 1, 2, 0), testEndpoint(2, 1, 3, 1)},
-			want:      tables([]Node{h2}, testEndpoint(2, 1, 2, 0)), refused: Refused{NoNode: 1},
+			name: "a former state, a later move was seen", nodes: []Node{h1, h2}, endpoints: []Endpoint{home}, fences: Fences{address(home.IP): 9},
+			want: tables([]Node{h2}), refused: Refused{Fenced: 1},
 		},
 		{
-			name: "one MAC at two hosts: the younger", nodes: []Node{h1, h2, h3},
-			endpoints: []Endpoint{testEndpoint(2, 1, 2, 0), later(sameMAC)},
-			want:      tables([]Node{h2, h3}, sameMAC), refused: Refused{Outdated: 1},
+			name: "not at home and not moved", nodes: []Node{h1, h2, h3}, endpoints: []Endpoint{testEndpoint(2, 1, 3, 3)},
+			want: tables([]Node{h2, h3}), refused: Refused{Unowned: 1},
 		},
 		{
-			name: "one MAC with two addresses at one host", nodes: []Node{h1, h2},
-			endpoints: []Endpoint{testEndpoint(2, 1, 2, 0), secondIP},
-			want:      tables([]Node{h2}, testEndpoint(2, 1, 2, 0), secondIP),
+			name: "not at home, with the token of its home", nodes: []Node{h1, h2, h3}, endpoints: []Endpoint{testEndpoint(2, 1, 3, 2)},
+			want: tables([]Node{h2, h3}), refused: Refused{Unowned: 1},
+		},
+		{
+			name: "moved, the old record still there", nodes: []Node{h1, h2, h3}, endpoints: []Endpoint{home, moved}, claims: withMove,
+			want: tables([]Node{h2, h3}, moved), refused: Refused{Unowned: 1},
+		},
+		{
+			name: "announced, and no move in sight", nodes: []Node{h1, h2, h3}, endpoints: []Endpoint{home, moved},
+			want: tables([]Node{h2, h3}, home), refused: Refused{Unowned: 1},
+		},
+		{
+			name: "moved here, the old record still there", nodes: []Node{h1, h2}, endpoints: []Endpoint{home, testEndpoint(2, 1, 1, 20)},
+			claims: append(testLeases(), testMove(2, 1, 1, 20)),
+			want:   tables([]Node{h2}), refused: Refused{Unowned: 1},
+		},
+		{
+			name: "moved away, our record still there", nodes: []Node{h1, h2}, endpoints: []Endpoint{testEndpoint(1, 1, 1, 1), testEndpoint(1, 1, 2, 20)},
+			claims: append(testLeases(), testMove(1, 1, 2, 20)),
+			want:   tables([]Node{h2}, testEndpoint(1, 1, 2, 20)), refused: Refused{Unowned: 1},
+		},
+		{
+			name: "moved to a host that died: its address until its session ends", nodes: []Node{h1, h2}, endpoints: []Endpoint{home, moved}, claims: withMove,
+			want: tables([]Node{h2}), refused: Refused{NoNode: 1, Unowned: 1},
+		},
+		{
+			name: "moved out of a /24 that nobody leases now", nodes: []Node{h1, h3}, endpoints: []Endpoint{moved},
+			claims: []Claim{h1.lease(), h3.lease(), testMove(2, 1, 3, 20)},
+			want:   tables([]Node{h3}, moved),
+		},
+		{
+			name: "one MAC at two hosts: the later claim", nodes: []Node{h1, h2, h3}, endpoints: []Endpoint{home, sameMAC},
+			want: tables([]Node{h2, h3}, sameMAC), refused: Refused{Outdated: 1},
+		},
+		{
+			name: "one MAC with two addresses at one host", nodes: []Node{h1, h2}, endpoints: []Endpoint{home, secondIP},
+			want: tables([]Node{h2}, home, secondIP),
 		},
 		{
 			name: "an endpoint on the gateway's address", nodes: []Node{h1, h2}, endpoints: []Endpoint{onGateway},
 			want: tables([]Node{h2}), refused: Refused{Outdated: 1},
 		},
 		{
-			name: "two hosts with one subnet", nodes: []Node{h1, h2, stolenSubnet}, endpoints: []Endpoint{testEndpoint(2, 1, 3, 0)},
-			want: tables([]Node{h2}), refused: Refused{Outdated: 1, NoNode: 1},
+			name: "two hosts with one subnet", nodes: []Node{h1, h2, stolenSubnet}, endpoints: []Endpoint{testEndpoint(2, 1, 3, 2)},
+			want: tables([]Node{h2}), refused: Refused{Unowned: 1, NoNode: 1},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, refused := Desired("h1", 42, c.nodes, c.endpoints)
+			if c.claims == nil {
+				c.claims = leases
+			}
+			got, refused := Desired("h1", 42, Records{c.nodes, c.endpoints, c.claims}, c.fences)
 			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("Desired = %v, want %v", got, c.want)
 			}
@@ -220,8 +271,8 @@ func TestDiffMakesTheKernelEqual(t *testing.T) {
 }
 
 // Whatever the records and their order, a kernel has one tunnel end for each
-// MAC, a way to each neighbour, and never an entry that leads to itself; and
-// every host that sees the same records sends an address to the same place.
+// MAC, a way to each neighbour, which is at its owner, and never an entry that
+// leads to itself; and every host that sees the same records sends an address to the same place.
 func TestDesiredIsConsistent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var nodes []Node
@@ -232,9 +283,16 @@ func TestDesiredIsConsistent(t *testing.T) {
 		}
 		var endpoints []Endpoint
 		seen := map[string]bool{}
+		claims := []Claim{testNode(1).lease(), testNode(2).lease()}
+		for j := 1; j <= 2; j++ { // not the gateway
+			if rapid.Bool().Draw(t, "moved") {
+				claims = append(claims, testMove(1, j, rapid.IntRange(1, 3).Draw(t, "to"), rapid.Uint64Range(1, 3).Draw(t, "token")))
+			}
+		}
+		owners := NewClaims(claims)
 		for range rapid.IntRange(0, 8).Draw(t, "endpoints") {
 			p := testEndpoint(rapid.IntRange(1, 3).Draw(t, "home"), rapid.IntRange(0, 2).Draw(t, "j"),
-				rapid.IntRange(1, 3).Draw(t, "at"), rapid.Uint64Range(0, 2).Draw(t, "token"))
+				rapid.IntRange(1, 3).Draw(t, "at"), rapid.Uint64Range(1, 3).Draw(t, "token"))
 			p.MAC = DeriveMAC(rapid.SampledFrom([]string{"a", "b", "c", "h2"}).Draw(t, "mac"))
 			p.Modified = time.Unix(rapid.Int64Range(0, 1).Draw(t, "modified"), 0)
 			if !seen[p.Key()] {
@@ -245,8 +303,10 @@ func TestDesiredIsConsistent(t *testing.T) {
 		place := map[netip.Addr]map[netip.Addr]bool{}
 		for i := 1; i <= 3; i++ {
 			self := testNode(i)
-			got, refused := Desired(self.Name, 42, nodes, endpoints)
-			shuffled, refused2 := Desired(self.Name, 42, rapid.Permutation(nodes).Draw(t, "nodes"), rapid.Permutation(endpoints).Draw(t, "order"))
+			got, refused := Desired(self.Name, 42, Records{nodes, endpoints, claims}, nil)
+			shuffled, refused2 := Desired(self.Name, 42, Records{
+				rapid.Permutation(nodes).Draw(t, "nodes"), rapid.Permutation(endpoints).Draw(t, "order"), rapid.Permutation(claims).Draw(t, "claims"),
+			}, nil)
 			if !reflect.DeepEqual(got, shuffled) || refused != refused2 {
 				t.Fatalf("order matters: %v %v, %v %v", got, refused, shuffled, refused2)
 			}
@@ -264,6 +324,10 @@ func TestDesiredIsConsistent(t *testing.T) {
 				to, ok := end[mac]
 				if !ok {
 					t.Fatalf("no way to neighbour %v", ip)
+				}
+				owner, _ := owners.Owner(ip)
+				if !slices.ContainsFunc(nodes, func(n Node) bool { return n.VTEP == to && n.Name == owner.Node }) {
+					t.Fatalf("%v leads to %v, which is not its owner %q", ip, to, owner.Node)
 				}
 				if place[ip] == nil {
 					place[ip] = map[netip.Addr]bool{}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,9 +22,9 @@ import (
 )
 
 // RunAgent is the agent process of one host, which already runs inside the
-// host's namespace: it starts a meshkv node on the host's underlay address,
-// publishes the host and its containers, and programs the kernel until ctx
-// ends.
+// host's namespace: it starts a meshkv node on the host's underlay address, leases
+// addresses, announces the host and what the control port is told of, and programs the
+// kernel until ctx ends.
 func (d Dir) RunAgent(ctx context.Context, name string) error {
 	if err := netlab.AwaitGo(os.Stdin); err != nil {
 		return err
@@ -44,7 +45,7 @@ func (d Dir) RunAgent(ctx context.Context, name string) error {
 			seeds = append(seeds, fmt.Sprintf("%s:%d", peer.VTEP, MeshPort))
 		}
 	}
-	n, err := node.Start(ctx, node.Config{
+	config := node.Config{
 		Name:     h.Name,
 		DataDir:  filepath.Join(d.HostDir(h.Name), "data"),
 		Bind:     fmt.Sprintf("%s:%d", h.VTEP, MeshPort),
@@ -52,7 +53,12 @@ func (d Dir) RunAgent(ctx context.Context, name string) error {
 		Join:     seeds,
 		Insecure: true, // the underlay is a bridge inside this machine
 		Logger:   log,
-	})
+	}
+	servers := s.Servers()
+	if slices.Contains(servers, h.Name) {
+		config.Server, config.BootstrapServers = true, servers
+	}
+	n, err := node.Start(ctx, config)
 	if err != nil {
 		return err
 	}
@@ -73,18 +79,14 @@ func (d Dir) RunAgent(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	var endpoints []overlay.Endpoint
-	for _, c := range s.Containers {
-		if c.Host == h.Name {
-			endpoints = append(endpoints, c.Endpoint())
-		}
-	}
 	agent := overlay.NewAgent(overlay.AgentConfig{
-		Node:      h.Node(),
-		Endpoints: endpoints,
-		Cluster:   n,
-		Kernel:    dev,
-		Logger:    log,
+		Node:    h.Node(),
+		Cluster: n,
+		Kernel:  dev,
+		Pool:    Pool,
+		Voters:  len(servers),
+		TTL:     LeaseTTL,
+		Logger:  log,
 	})
 
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ControlPort))

@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"net/url"
 
+	"github.com/meshkv/meshkv/examples/overlay"
 	"github.com/meshkv/meshkv/examples/overlay/netlab"
 )
 
-// Move moves a container to another host, with its addresses: the link is
-// made anew there, the new host publishes it with the next token, and the old
-// one withdraws its record.
+// Move moves a container to another host, with its addresses: the new host claims the
+// address, which makes it unreachable at the old one, the link is made anew, the new
+// host announces it and the old one withdraws its record.
 func (d Dir) Move(ctx context.Context, s *State, container, to string) error {
 	c, err := s.Container(container)
 	if err != nil {
@@ -32,8 +33,12 @@ func (d Dir) Move(ctx context.Context, s *State, container, to string) error {
 	case !target.Agent.Alive():
 		return fmt.Errorf("lab: the agent of %s is dead", to)
 	}
+	var claim overlay.Claim
+	if err := s.open(*target).call(ctx, "POST", ControlPort, "/claims", c.IP, &claim); err != nil {
+		return err
+	}
 	former := *c
-	c.Host, c.Token = to, c.Token+1
+	c.Host, c.Token = to, claim.Token
 	// Recorded first: a crash from here on is mended by another Move or Down.
 	if err := d.Save(s); err != nil {
 		return err
@@ -49,15 +54,14 @@ func (d Dir) Move(ctx context.Context, s *State, container, to string) error {
 	if err := s.plug(*c); err != nil {
 		return err
 	}
-	at := attachment{Name: c.Name, IP: c.IP, MAC: c.MAC, Token: c.Token}
-	if err := s.open(*target).call(ctx, "POST", ControlPort, "/endpoints", at, nil); err != nil {
+	if err := s.open(*target).attach(ctx, *c); err != nil {
 		return err
 	}
 	if source.Agent.Alive() {
 		key := url.QueryEscape(former.Endpoint().Key())
 		return s.open(*source).call(ctx, "DELETE", ControlPort, "/endpoints?key="+key, nil, nil)
 	}
-	return nil // the dead host's record is hidden, and older
+	return nil // the dead host's record is hidden, and refused
 }
 
 // Kill ends a host without warning: SIGKILL for its agent and, if all is set,

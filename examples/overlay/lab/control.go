@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"time"
@@ -20,14 +21,13 @@ import (
 
 // attachment is an endpoint as the control port takes it.
 type attachment struct {
-	Name  string      `json:"name"`
-	IP    netip.Addr  `json:"ip"`
-	MAC   overlay.MAC `json:"mac"`
-	Token uint64      `json:"token"`
+	Name string      `json:"name"`
+	IP   netip.Addr  `json:"ip"`
+	MAC  overlay.MAC `json:"mac"`
 }
 
-// control serves what a container runtime would ask of the agent: attach,
-// detach, and how it is.
+// control serves what a container runtime would ask of the agent: claim the address
+// of a container that moves here, attach, detach, and how it is.
 func control(a *overlay.Agent) http.Handler {
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, err error) {
@@ -43,16 +43,32 @@ func control(a *overlay.Agent) http.Handler {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		answer(w, a.Attach(r.Context(), overlay.Endpoint{Name: at.Name, IP: at.IP, MAC: at.MAC, Token: at.Token}))
+		answer(w, a.Attach(r.Context(), overlay.Endpoint{Name: at.Name, IP: at.IP, MAC: at.MAC}))
 	})
+	mux.HandleFunc("POST /claims", func(w http.ResponseWriter, r *http.Request) {
+		var ip netip.Addr
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&ip); err != nil || !ip.Is4() {
+			http.Error(w, "the body is one IPv4 address", http.StatusBadRequest)
+			return
+		}
+		claim, err := a.Claim(r.Context(), ip)
+		if err != nil {
+			answer(w, err)
+			return
+		}
+		reply(w, claim)
+	})
+	mux.HandleFunc("GET /claims", func(w http.ResponseWriter, _ *http.Request) { reply(w, a.Claims()) })
 	mux.HandleFunc("DELETE /endpoints", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, a.Detach(r.Context(), r.URL.Query().Get("key")))
 	})
-	mux.HandleFunc("GET /report", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(a.Report())
-	})
+	mux.HandleFunc("GET /report", func(w http.ResponseWriter, _ *http.Request) { reply(w, a.Report()) })
 	return mux
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v)
 }
 
 // A host talks to one host's agent and node from inside its namespace.
@@ -114,6 +130,30 @@ func (h host) report(ctx context.Context) (overlay.Report, error) {
 	return r, err
 }
 
+// awaitLease waits until the agent leases addresses.
+func (h host) awaitLease(ctx context.Context, within time.Duration) (overlay.Claim, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		r, err := h.report(ctx)
+		if err == nil && r.Lease.Token > 0 {
+			return r.Lease, nil
+		}
+		select {
+		case <-ctx.Done():
+			return overlay.Claim{}, errors.Join(fmt.Errorf("host %s has no lease after %v", h.Name, within), err)
+		case <-tick.C:
+		}
+	}
+}
+
+// attach tells the agent of a container.
+func (h host) attach(ctx context.Context, c Container) error {
+	return h.call(ctx, "POST", ControlPort, "/endpoints", attachment{Name: c.Name, IP: c.IP, MAC: c.MAC}, nil)
+}
+
 // members asks the node whom it sees, by name.
 func (h host) members(ctx context.Context) (map[string]string, error) {
 	var list struct {
@@ -138,7 +178,7 @@ func (h host) digest(ctx context.Context, keyspace string) (string, error) {
 
 // records reads a keyspace of the node.
 func records[T any](ctx context.Context, h host, keyspace string, decode func(client.Entry) (T, error)) (found []T, err error) {
-	err = h.do(ctx, "GET", APIPort, "/v1/keys/"+keyspace+"?values=true", nil, func(r io.Reader) (err error) {
+	err = h.do(ctx, "GET", APIPort, "/v1/keys/"+keyspace+"?values=true&consistency=local", nil, func(r io.Reader) (err error) {
 		found, err = readRecords(r, decode)
 		return err
 	})
@@ -191,17 +231,53 @@ func (h host) kernel() (overlay.Tables, error) {
 	return dev.Tables()
 }
 
-// store decides from the host's store, without the agent, what its kernel
-// should hold.
-func (h host) store(ctx context.Context) (overlay.Tables, error) {
-	nodes, err := records(ctx, h, overlay.NodesKeyspace, overlay.DecodeNode)
-	if err != nil {
-		return overlay.Tables{}, err
+// store decides from the host's store, without the agent, what its kernel should hold.
+// A host that is no server and reaches none cannot read whose addresses are whose: cut
+// is why, and the claims are those that its agent saw last.
+func (h host) store(ctx context.Context, server bool) (want overlay.Tables, cut, err error) {
+	var r overlay.Records
+	if r.Nodes, err = records(ctx, h, overlay.NodesKeyspace, overlay.DecodeNode); err != nil {
+		return want, nil, err
 	}
-	endpoints, err := records(ctx, h, overlay.EndpointsKeyspace, overlay.DecodeEndpoint)
-	if err != nil {
-		return overlay.Tables{}, err
+	if r.Endpoints, err = records(ctx, h, overlay.EndpointsKeyspace, overlay.DecodeEndpoint); err != nil {
+		return want, nil, err
 	}
-	want, _ := overlay.Desired(h.Name, VNI, nodes, endpoints)
-	return want, nil
+	r.Claims, err = records(ctx, h, overlay.IPAMKeyspace, overlay.DecodeClaim)
+	if err != nil && !server {
+		cut = err
+		err = h.call(ctx, "GET", ControlPort, "/claims", nil, &r.Claims)
+	}
+	want, _ = overlay.Desired(h.Name, VNI, r, nil)
+	return want, cut, err
+}
+
+// leases reads the allocations of the pool and then the claims, by the host's node.
+func (h host) leases(ctx context.Context) ([]client.Allocation, []overlay.Claim, error) {
+	c, err := client.Dial(ctx, h.Name, &client.DialOptions{Dialer: func(ctx context.Context) (net.Conn, error) {
+		return h.ns.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", APIPort))
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.Close()
+	strong, err := c.Strong(ctx, overlay.IPAMKeyspace)
+	if err != nil {
+		return nil, nil, err
+	}
+	blocks, err := (&overlay.IPAM{Strong: strong}).Allocations(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var claims []overlay.Claim
+	for e, err := range strong.List(ctx, "", nil) {
+		if err != nil {
+			return nil, nil, err
+		}
+		claim, err := overlay.DecodeClaim(e)
+		if err != nil {
+			return nil, nil, err
+		}
+		claims = append(claims, claim)
+	}
+	return blocks, claims, nil
 }

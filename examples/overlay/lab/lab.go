@@ -60,14 +60,14 @@ func (d Dir) Up(ctx context.Context, o UpOptions) (*State, error) {
 	if err := d.Save(s); err != nil {
 		return nil, err
 	}
-	if err := d.build(s, o.Agent); err != nil {
+	if err := d.build(ctx, s, o.Agent); err != nil {
 		// Not the caller's context: it may be the reason.
 		return nil, errors.Join(err, d.Down(context.WithoutCancel(ctx)))
 	}
 	return s, nil
 }
 
-func (d Dir) build(s *State, agent []string) error {
+func (d Dir) build(ctx context.Context, s *State, agent []string) error {
 	if err := s.Switch().Create(); err != nil {
 		return err
 	}
@@ -80,20 +80,49 @@ func (d Dir) build(s *State, agent []string) error {
 		if err := s.namespace(c.Name).Create(); err != nil {
 			return err
 		}
-		if err := s.plug(c); err != nil {
-			return err
-		}
 	}
 	for i := range s.Hosts {
 		if err := d.startAgent(s, &s.Hosts[i], agent); err != nil {
 			return err
 		}
 	}
+	for i := range s.Hosts {
+		h := &s.Hosts[i]
+		lease, err := s.open(*h).awaitLease(ctx, leasePatience)
+		if err != nil {
+			return err
+		}
+		s.settleIn(h, lease)
+	}
+	if err := d.Save(s); err != nil {
+		return err
+	}
+	for _, h := range s.Hosts {
+		if err := s.addGateway(h); err != nil {
+			return err
+		}
+	}
+	for _, c := range s.Containers {
+		if err := s.plug(c); err != nil {
+			return err
+		}
+		h, err := s.Host(c.Host)
+		if err != nil {
+			return err
+		}
+		if err := s.open(*h).attach(ctx, c); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// buildHost makes a host: its underlay link, its bridge with the gateway's
-// address, and its end of the tunnel as a port of the bridge.
+// leasePatience bounds how long Up waits for the lease of a host: the servers find each
+// other and elect a leader first.
+const leasePatience = 30 * time.Second
+
+// buildHost makes a host: its underlay link, its bridge, and its end of the tunnel as
+// a port of the bridge.
 func (s *State) buildHost(h Host) error {
 	ns := s.namespace(h.Name)
 	if err := ns.Create(); err != nil {
@@ -124,11 +153,25 @@ func (s *State) buildHost(h Host) error {
 	if err := nl.LinkSetLearning(vx, false); err != nil {
 		return fmt.Errorf("port learning of %s: %w", h.Name, err)
 	}
-	gateway := &netlink.Addr{IPNet: &net.IPNet{IP: h.Node().Gateway().AsSlice(), Mask: net.CIDRMask(16, 32)}}
+	return errors.Join(nl.LinkSetUp(vx), nl.LinkSetUp(br))
+}
+
+// addGateway gives the bridge of a host the first address of its lease.
+func (s *State) addGateway(h Host) error {
+	nl, err := s.namespace(h.Name).Handle()
+	if err != nil {
+		return err
+	}
+	defer nl.Close()
+	br, err := nl.LinkByName(bridgeLink)
+	if err != nil {
+		return fmt.Errorf("bridge of %s: %w", h.Name, err)
+	}
+	gateway := &netlink.Addr{IPNet: &net.IPNet{IP: h.Node().Gateway().AsSlice(), Mask: net.CIDRMask(Pool.Bits(), 32)}}
 	if err := nl.AddrAdd(br, gateway); err != nil {
 		return fmt.Errorf("gateway of %s: %w", h.Name, err)
 	}
-	return errors.Join(nl.LinkSetUp(vx), nl.LinkSetUp(br))
+	return nil
 }
 
 func vxlan(name string, h Host) *netlink.Vxlan {
@@ -153,7 +196,7 @@ func (s *State) plug(c Container) error {
 		Name:    c.Name,
 		Inside:  s.namespace(c.Name),
 		Link:    "eth0",
-		Addr:    netip.PrefixFrom(c.IP, 16),
+		Addr:    netip.PrefixFrom(c.IP, Pool.Bits()),
 		MAC:     c.MAC[:],
 		MTU:     OverlayMTU,
 		Gateway: h.Node().Gateway(),

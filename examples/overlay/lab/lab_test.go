@@ -106,6 +106,9 @@ func settle(t *testing.T, s *State, what string, within time.Duration) {
 			t.Errorf("%s: kernel and store of %s differ: %+v, %v", what, v.Host, v.Differ, v.Err)
 		}
 	}
+	if c := s.VerifyLeases(t.Context()); c.Err != nil || c.Leases < len(s.Live()) {
+		t.Errorf("%s: %d leases of %d live hosts, %v", what, c.Leases, len(s.Live()), c.Err)
+	}
 	t.Logf("%s: settled %v", what, settled)
 }
 
@@ -263,7 +266,15 @@ func TestPlan(t *testing.T) {
 	if len(seen) != 1+2+4 {
 		t.Errorf("%d namespaces, want 7", len(seen))
 	}
+	for i := range s.Hosts {
+		s.settleIn(&s.Hosts[i], overlay.Claim{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, byte(9 - i), 0}), 24), Node: s.Hosts[i].Name, Token: uint64(i + 1)})
+	}
+	addresses := map[netip.Addr]bool{}
 	for _, c := range s.Containers {
+		if addresses[c.IP] {
+			t.Errorf("two containers have %v", c.IP)
+		}
+		addresses[c.IP] = true
 		h, err := s.Host(c.Host)
 		if err != nil || !h.Subnet.Contains(c.IP) || c.IP == h.Node().Gateway() {
 			t.Errorf("container %+v is not at home in %+v, %v", c, h, err)
@@ -279,6 +290,18 @@ func TestPlan(t *testing.T) {
 	} {
 		if s, err := bad(); err == nil {
 			t.Errorf("%s: %+v, want an error", name, s)
+		}
+	}
+}
+
+func TestServers(t *testing.T) {
+	for hosts, want := range map[int]int{1: 1, 2: 1, 3: 3, 4: 3, 9: 3} {
+		s, err := Plan("lab", hosts, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Servers(); len(got) != want || got[0] != "h1" {
+			t.Errorf("%d hosts: servers %v, want %d", hosts, got, want)
 		}
 	}
 }

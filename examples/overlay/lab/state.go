@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/meshkv/meshkv/examples/overlay"
 	"github.com/meshkv/meshkv/examples/overlay/netlab"
@@ -24,6 +25,8 @@ const (
 	ControlPort = 7952 // on the host's loopback
 	MTU         = 1500 // of the underlay
 	OverlayMTU  = MTU - 50
+
+	LeaseTTL = 20 * time.Second // for how long a host that is gone keeps its /24
 
 	MaxHosts      = 64
 	MaxContainers = 64 // of one host, at home
@@ -54,7 +57,8 @@ type State struct {
 type Host struct {
 	Name    string         `json:"name"`
 	VTEP    netip.Addr     `json:"vtep"`
-	Subnet  netip.Prefix   `json:"subnet"`
+	Subnet  netip.Prefix   `json:"subnet"` // leased by its agent; invalid before
+	Token   uint64         `json:"token"`  // of the first lease
 	Agent   netlab.Process `json:"agent"`
 	Removed bool           `json:"removed,omitempty"` // its namespace was killed too
 }
@@ -63,13 +67,17 @@ type Host struct {
 type Container struct {
 	Name  string      `json:"name"`
 	Host  string      `json:"host"`
-	IP    netip.Addr  `json:"ip"`
+	IP    netip.Addr  `json:"ip"` // invalid before its first host has a lease
 	MAC   overlay.MAC `json:"mac"`
-	Token uint64      `json:"token"`
+	Token uint64      `json:"token"` // of its last move; 0: it has not moved
 }
 
-// Plan returns the state of a new lab: hosts h1, h2… at 10.250.0.i with the
-// subnet 10.99.i.0/24, containers c1-1, c1-2… at 10.99.i.2….
+// Pool is all addresses of the overlay.
+var Pool = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, 0, 0}), 16)
+
+// Plan returns the state of a new lab: hosts h1, h2… at 10.250.0.i, containers c1-1,
+// c1-2…, the first number being that of their first host. Their addresses follow from
+// the leases.
 func Plan(prefix string, hosts, containers int) (*State, error) {
 	if hosts < 1 || hosts > MaxHosts || containers < 0 || containers > MaxContainers {
 		return nil, fmt.Errorf("lab: between 1 and %d hosts with at most %d containers each", MaxHosts, MaxContainers)
@@ -80,9 +88,8 @@ func Plan(prefix string, hosts, containers int) (*State, error) {
 	s := &State{Prefix: prefix}
 	for i := 1; i <= hosts; i++ {
 		h := Host{
-			Name:   fmt.Sprintf("h%d", i),
-			VTEP:   netip.AddrFrom4([4]byte{10, 250, 0, byte(i)}),
-			Subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, byte(i), 0}), 24),
+			Name: fmt.Sprintf("h%d", i),
+			VTEP: netip.AddrFrom4([4]byte{10, 250, 0, byte(i)}),
 		}
 		s.Hosts = append(s.Hosts, h)
 		for j := 1; j <= containers; j++ {
@@ -90,12 +97,38 @@ func Plan(prefix string, hosts, containers int) (*State, error) {
 			s.Containers = append(s.Containers, Container{
 				Name: name,
 				Host: h.Name,
-				IP:   netip.AddrFrom4([4]byte{10, 99, byte(i), byte(j + 1)}),
 				MAC:  overlay.DeriveMAC("container/" + name),
 			})
 		}
 	}
 	return s, nil
+}
+
+// settleIn notes the lease of a host and numbers its containers: the gateway has the
+// first address, they have the next.
+func (s *State) settleIn(h *Host, lease overlay.Claim) {
+	h.Subnet, h.Token = lease.Prefix, lease.Token
+	ip := h.Node().Gateway()
+	for i := range s.Containers {
+		if c := &s.Containers[i]; c.Host == h.Name {
+			ip = ip.Next()
+			c.IP = ip
+		}
+	}
+}
+
+// Servers are the names of the hosts whose nodes hold strong keyspaces: three, or one
+// in a lab of fewer hosts.
+func (s *State) Servers() []string {
+	n := 3
+	if len(s.Hosts) < n {
+		n = 1
+	}
+	var names []string
+	for _, h := range s.Hosts[:n] {
+		names = append(names, h.Name)
+	}
+	return names
 }
 
 // Switch is the underlay.
@@ -150,12 +183,12 @@ func (s *State) Live() []Host {
 
 // Node is h's record in the store.
 func (h Host) Node() overlay.Node {
-	return overlay.Node{Name: h.Name, VTEP: h.VTEP, MAC: overlay.DeriveMAC(h.Name), VNI: VNI, Subnet: h.Subnet}
+	return overlay.Node{Name: h.Name, VTEP: h.VTEP, MAC: overlay.DeriveMAC(h.Name), VNI: VNI, Subnet: h.Subnet, Token: h.Token}
 }
 
-// Endpoint is c's record in the store.
+// Endpoint is c's record in the store, but for its token.
 func (c Container) Endpoint() overlay.Endpoint {
-	return overlay.Endpoint{IP: c.IP, MAC: c.MAC, Node: c.Host, Name: c.Name, Token: c.Token}
+	return overlay.Endpoint{IP: c.IP, MAC: c.MAC, Node: c.Host, Name: c.Name}
 }
 
 // A Dir is the directory that holds a lab's state, logs and data.

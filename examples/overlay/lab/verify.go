@@ -4,7 +4,9 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -17,6 +19,7 @@ type Verdict struct {
 	Host   string
 	Want   overlay.Tables // by the store
 	Differ overlay.Changes
+	Cut    error // why the host could not read the claims, and its agent's were taken
 	Err    error // the host could not be read
 }
 
@@ -33,7 +36,7 @@ func (s *State) Verify(ctx context.Context) []Verdict {
 		wg.Go(func() {
 			v := Verdict{Host: h.Name}
 			var have overlay.Tables
-			if v.Want, v.Err = s.open(h).store(ctx); v.Err == nil {
+			if v.Want, v.Cut, v.Err = s.open(h).store(ctx, slices.Contains(s.Servers(), h.Name)); v.Err == nil {
 				if have, v.Err = s.open(h).kernel(); v.Err == nil {
 					v.Differ = overlay.Diff(v.Want, have)
 				}
@@ -45,24 +48,66 @@ func (s *State) Verify(ctx context.Context) []Verdict {
 	return verdicts
 }
 
+// A LeaseCheck is what the keyspace of addresses holds.
+type LeaseCheck struct {
+	Leases, Moves int   // claims
+	Err           error // they overlap, or no host could read them
+}
+
+// VerifyLeases reads the leases through the first live host that can, and checks that
+// no two of them have an address in common.
+func (s *State) VerifyLeases(ctx context.Context) LeaseCheck {
+	err := errors.New("no host is alive")
+	for _, h := range s.Live() {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		blocks, claims, failed := s.open(h).leases(attempt)
+		cancel()
+		if failed != nil {
+			err = fmt.Errorf("%s reads no leases: %w", h.Name, failed)
+			continue
+		}
+		c := LeaseCheck{Err: overlay.CheckLeases(blocks, claims)}
+		for _, claim := range claims {
+			if claim.Prefix.IsSingleIP() {
+				c.Moves++
+			} else {
+				c.Leases++
+			}
+		}
+		return c
+	}
+	return LeaseCheck{Err: err}
+}
+
 // expected is what the kernel of the host self should hold when everyone in
 // sight of it is known to it: the lab's own truth, beside the store's.
 func (s *State) expected(self string) overlay.Tables {
 	visible := map[string]bool{}
-	var nodes []overlay.Node
+	var r overlay.Records
+	leases := map[netip.Prefix]overlay.Claim{}
+	for _, h := range s.Hosts {
+		c := overlay.Claim{Prefix: h.Subnet, Node: h.Name, Token: h.Token}
+		leases[h.Subnet] = c
+		r.Claims = append(r.Claims, c)
+	}
 	for _, h := range s.Live() {
 		if h.Name == self || s.connected(self, h.Name) {
 			visible[h.Name] = true
-			nodes = append(nodes, h.Node())
+			r.Nodes = append(r.Nodes, h.Node())
 		}
 	}
-	var endpoints []overlay.Endpoint
 	for _, c := range s.Containers {
+		p := c.Endpoint()
+		if p.Token = c.Token; c.Token > 0 {
+			r.Claims = append(r.Claims, overlay.Claim{Prefix: netip.PrefixFrom(c.IP, 32), Node: c.Host, Token: c.Token})
+		} else if block, err := c.IP.Prefix(24); err == nil {
+			p.Token = leases[block].Token
+		}
 		if visible[c.Host] {
-			endpoints = append(endpoints, c.Endpoint())
+			r.Endpoints = append(r.Endpoints, p)
 		}
 	}
-	want, _ := overlay.Desired(self, VNI, nodes, endpoints)
+	want, _ := overlay.Desired(self, VNI, r, nil)
 	return want
 }
 

@@ -27,7 +27,7 @@ const usage = `usage: overlay-lab [--dir DIR] COMMAND
   up [--hosts 3] [--containers 2] [--prefix mkvlab]   make the lab, wait until it works
   status                                       hosts, agents, digests, containers
   ping-all                                     every container pings all the others
-  verify [--wait 0s]                           kernel = store on every host, or exit 1
+  verify [--wait 0s]                           kernel = store on every host, leases disjoint, or exit 1
   move-container CONTAINER HOST                with its addresses
   kill-host [--namespace] [--within 10s] HOST  SIGKILL; wait until the others forgot it
   partition HOST,HOST... HOST,HOST...          cut the underlay between the groups
@@ -217,10 +217,10 @@ func (c *command) verify(ctx context.Context, args []string) error {
 	}
 	deadline := time.Now().Add(*wait)
 	for {
-		verdicts := s.Verify(ctx)
-		err := printVerdicts(io.Discard, verdicts)
+		verdicts, leases := s.Verify(ctx), s.VerifyLeases(ctx)
+		err := printVerdicts(io.Discard, verdicts, leases)
 		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
-			return printVerdicts(c.out, verdicts)
+			return printVerdicts(c.out, verdicts, leases)
 		}
 		select {
 		case <-ctx.Done():

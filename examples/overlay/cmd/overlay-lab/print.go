@@ -14,8 +14,8 @@ import (
 	"github.com/meshkv/meshkv/examples/overlay/lab"
 )
 
-// printVerdicts prints one line a host and one a difference.
-func printVerdicts(w io.Writer, verdicts []lab.Verdict) error {
+// printVerdicts prints one line a host and one a difference, and one of the leases.
+func printVerdicts(w io.Writer, verdicts []lab.Verdict, leases lab.LeaseCheck) error {
 	bad := 0
 	for _, v := range verdicts {
 		switch {
@@ -38,12 +38,23 @@ func printVerdicts(w io.Writer, verdicts []lab.Verdict) error {
 				fmt.Fprintf(w, "  stale neighbour %s, is %s\n", n.IP, n.MAC)
 			}
 		}
+		if v.Cut != nil {
+			fmt.Fprintf(w, "  it cannot read ipam; by what its agent saw last: %v\n", v.Cut)
+		}
 		if !v.OK() {
 			bad++
 		}
 	}
+	if leases.Err == nil {
+		fmt.Fprintf(w, "ipam: %d leases, no two overlap; %d moves\n", leases.Leases, leases.Moves)
+	} else {
+		fmt.Fprintf(w, "ipam: %v\n", leases.Err)
+	}
 	if bad > 0 {
 		return fmt.Errorf("%w: kernel and store differ on %d of %d hosts", lab.ErrDiffers, bad, len(verdicts))
+	}
+	if leases.Err != nil {
+		return fmt.Errorf("%w: the leases are not known to be disjoint", lab.ErrDiffers)
 	}
 	return nil
 }
@@ -115,7 +126,7 @@ func printPings(w io.Writer, pings []lab.Ping) error {
 
 func printStatus(ctx context.Context, w io.Writer, s *lab.State) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "HOST\tPID\tSTATE\tVTEP\tSUBNET\tSEES\tNODES\tENDPOINTS\tFORWARDS\tPROGRAMMED\tREPAIRED\tDIGEST")
+	fmt.Fprintln(t, "HOST\tPID\tSTATE\tVTEP\tLEASE\tSEES\tNODES\tENDPOINTS\tFORWARDS\tPROGRAMMED\tREPAIRED\tDIGEST")
 	var sick error
 	for _, h := range s.Hosts {
 		st, err := s.HostStatus(ctx, h)
@@ -123,13 +134,17 @@ func printStatus(ctx context.Context, w io.Writer, s *lab.State) error {
 			sick = err
 		}
 		r := st.Report
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.12s\n", h.Name, h.Agent.PID, st.State, h.VTEP, h.Subnet,
+		lease := "-"
+		if r.Lease.Token > 0 {
+			lease = fmt.Sprintf("%v#%d", r.Lease.Prefix, r.Lease.Token)
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%.12s\n", h.Name, h.Agent.PID, st.State, h.VTEP, lease,
 			strings.Join(st.Sees, ","), r.Nodes, r.Endpoints, r.Forwards, r.Programmed, r.Repaired, st.Digest)
 	}
 	t.Flush()
 	fmt.Fprintln(w)
 	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "CONTAINER\tHOST\tIP\tMAC\tMOVES")
+	fmt.Fprintln(t, "CONTAINER\tHOST\tIP\tMAC\tMOVED")
 	for _, c := range s.Containers {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", c.Name, c.Host, c.IP, c.MAC, c.Token)
 	}
