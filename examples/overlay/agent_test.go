@@ -162,7 +162,7 @@ var testPool = netip.MustParsePrefix("10.99.0.0/16")
 // runAgent runs an agent of h1, which leases 10.99.1.0/24, inside a synctest bubble;
 // expect waits until nothing moves and compares the kernel.
 func runAgent(t *testing.T, c *fakeCluster, k *lockedKernel, own ...Endpoint) (a *Agent, expect func(what string, want Tables)) {
-	c.ipam.c = c
+	c.ipam.c, c.ipam.held = c, map[uint64]client.FencingToken{}
 	if c.ipam.next == 0 {
 		c.ipam.next = 1
 	}

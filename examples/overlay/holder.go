@@ -71,12 +71,12 @@ func (a *Agent) Detach(ctx context.Context, key string) error {
 // is lost, until ctx ends.
 func (h *holder) hold(ctx context.Context) {
 	log := h.agent.log
-	var former netip.Prefix
+	var former Claim
 	for wait := newPause(); ; {
 		lease, err := h.ipam.Take(ctx, former)
 		if err == nil {
-			log.Info("leased", "subnet", lease.Prefix, "token", lease.Token, "former", former)
-			former, wait = lease.Prefix, newPause()
+			log.Info("leased", "subnet", lease.Prefix, "token", lease.Token, "former", former.Prefix)
+			former, wait = lease.Claim, newPause()
 			err = h.serve(ctx, lease)
 			h.agent.note(func(r *Report) { r.Lease = Claim{} })
 			if err := finally(ctx, lease.End); err != nil {
@@ -155,6 +155,8 @@ func (h *holder) regain(ctx context.Context, r resident) error {
 	while := []client.Compare{absent(address(r.IP))}
 	if !r.moved {
 		while = append(while, absent(block(r.IP)))
+	} else if err := h.ipam.release(ctx, Claim{address(r.IP), r.Node, r.Token}); err != nil {
+		return err
 	}
 	_, err := h.claim(ctx, r.IP, while...)
 	return err

@@ -2,6 +2,7 @@ package overlay
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -9,11 +10,16 @@ import (
 	"time"
 )
 
-// lose ends the session of the agent's present lease, as its expiry does.
-func (s *fakeStrong) lose(t *testing.T) {
+// lose ends the session of the agent's present lease, as its expiry does; early, only
+// for the agent, and not yet at the servers.
+func (s *fakeStrong) lose(t *testing.T, early bool) {
 	s.mu.Lock()
 	x := s.sessions[len(s.sessions)-1]
 	s.mu.Unlock()
+	if early {
+		x.once.Do(func() { close(x.lost) })
+		return
+	}
 	if err := x.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -58,6 +64,12 @@ func wantAnnounced(t *testing.T, c *fakeCluster, what string, want map[string]ui
 // An agent whose session is lost stops announcing at once, asks for the same /24 and
 // announces all anew, under later tokens.
 func TestAgentLeasesAnew(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		t.Run(fmt.Sprintf("early %v", early), func(t *testing.T) { testLeasesAnew(t, early) })
+	}
+}
+
+func testLeasesAnew(t *testing.T, early bool) {
 	synctest.Test(t, func(t *testing.T) {
 		c, k := &fakeCluster{}, &lockedKernel{k: fakeKernel{NewTables()}}
 		publish(t, c, NodesKeyspace, testNode(2))
@@ -72,7 +84,7 @@ func TestAgentLeasesAnew(t *testing.T) {
 		wantAnnounced(t, c, "at first", map[string]uint64{"10.99.1.0/24": 1, "c1-1": 1, "c2-1": 102})
 		before := a.Report()
 
-		c.ipam.lose(t)
+		c.ipam.lose(t, early)
 		wantAnnounced(t, c, "without a lease", nil)
 		if r := a.Report(); r.Lease.Token != 0 {
 			t.Errorf("report without a lease: %+v", r.Lease)
@@ -101,7 +113,7 @@ func TestAgentWhoseBlockIsGone(t *testing.T) {
 			c.ipam.mu.Lock()
 			c.ipam.taken, c.ipam.next = true, 7
 			c.ipam.mu.Unlock()
-			c.ipam.lose(t)
+			c.ipam.lose(t, false)
 			want := map[string]uint64{"10.99.7.0/24": 2, "c1-1": 103}
 			if leased {
 				publish(t, c, IPAMKeyspace, Claim{block(home.IP), "h5", 50})
@@ -131,7 +143,7 @@ func TestAgentDoesNotAnnounceWhatMovedAway(t *testing.T) {
 		if err := a.Attach(t.Context(), home); !errors.Is(err, ErrNotOwner) {
 			t.Errorf("Attach = %v, want ErrNotOwner", err)
 		}
-		c.ipam.lose(t)
+		c.ipam.lose(t, false)
 		time.Sleep(time.Second)
 		wantAnnounced(t, c, "under a new lease", map[string]uint64{"10.99.1.0/24": 2})
 		if r := a.Report(); r.Dropped != 1 {

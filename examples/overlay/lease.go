@@ -46,13 +46,18 @@ func (l *Lease) End(ctx context.Context) error { return l.session.Close(ctx) }
 // Session is what ends the lease.
 func (l *Lease) Session() client.SessionID { return l.session.ID() }
 
-// Take leases a /24: former if it is valid and free, or else the lowest that is free.
-// client.ErrPoolExhausted if there is none.
-func (m *IPAM) Take(ctx context.Context, former netip.Prefix) (*Lease, error) {
+// Take leases a /24: that of former, a lease that was lost, if it is not zero and the /24
+// is free, or else the lowest that is free. client.ErrPoolExhausted if there is none.
+func (m *IPAM) Take(ctx context.Context, former Claim) (*Lease, error) {
 	pool := m.Strong.Allocator(poolName)
 	first := number(m.Pool.Masked().Addr())
 	if err := pool.Define(ctx, first, first+1<<(32-m.Pool.Bits())-1); err != nil {
 		return nil, fmt.Errorf("define the pool: %w", err)
+	}
+	if former.Token > 0 {
+		if err := m.release(ctx, former); err != nil {
+			return nil, err
+		}
 	}
 	session, err := m.Strong.NewSession(ctx, &client.SessionOptions{TTL: m.TTL})
 	if err != nil {
@@ -72,12 +77,12 @@ func finally(ctx context.Context, f func(context.Context) error) error {
 	return f(ctx)
 }
 
-func (m *IPAM) take(ctx context.Context, pool client.Allocator, session client.Session, former netip.Prefix) (Claim, error) {
+func (m *IPAM) take(ctx context.Context, pool client.Allocator, session client.Session, former Claim) (Claim, error) {
 	o := client.AllocateOptions{Size: blockSize, Align: blockSize, Session: session.ID(), Label: m.Node}
-	err := client.ErrPoolExhausted
+	err := client.ErrPoolExhausted // of what is not asked for
 	var got client.Allocation
-	if former.IsValid() {
-		o.At, o.Exact = number(former.Addr()), true
+	if former.Token > 0 {
+		o.At, o.Exact = number(former.Prefix.Addr()), true
 		got, err = pool.Allocate(ctx, &o)
 	}
 	if errors.Is(err, client.ErrPoolExhausted) {
@@ -132,6 +137,30 @@ func (m *IPAM) record(ctx context.Context, c Claim, session client.Session, comp
 	}
 	if err != nil {
 		return fmt.Errorf("record the claim to %v: %w", c.Prefix, err)
+	}
+	return nil
+}
+
+// release gives up a claim of this host whose session it has lost. The servers end that
+// later, up to twice the TTL, and the claim would be in the way of this host's own next
+// one until then. It does nothing to a claim with another token.
+func (m *IPAM) release(ctx context.Context, c Claim) error {
+	key, value, err := c.Encode()
+	if err != nil {
+		return err
+	}
+	_, err = m.Strong.Txn(ctx, &client.Txn{
+		Compares: []client.Compare{{Key: key, Target: client.TargetValue, Relation: client.Equal, Value: value}},
+		Then:     []client.TxnOp{{Delete: &client.TxnDelete{Key: key}}},
+	})
+	if err == nil && c.Prefix.Bits() == blockBits { // the record goes first: one that is there is of an allocation that is
+		err = m.Strong.Allocator(poolName).Free(ctx, number(c.Prefix.Addr()), client.FencingToken(c.Token))
+		if errors.Is(err, client.ErrNotHeld) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("release the former claim to %v: %w", c.Prefix, err)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package overlay
 
 import (
+	"bytes"
 	"context"
+	"maps"
 	"sync"
 
 	"github.com/meshkv/meshkv/client"
@@ -19,6 +21,7 @@ type fakeStrong struct {
 	sessions []*fakeSession
 	exact    []uint64 // what was asked for by At
 	taken    bool     // a block that is asked for by At is another's
+	held     map[uint64]client.FencingToken
 }
 
 // keys is where its records are.
@@ -37,7 +40,7 @@ func (s *fakeStrong) Watch(ctx context.Context, prefix string, o *client.WatchOp
 func (s *fakeStrong) NewSession(context.Context, *client.SessionOptions) (client.Session, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x := &fakeSession{s: s, id: client.SessionID(len(s.sessions) + 1), lost: make(chan struct{})}
+	x := &fakeSession{s: s, id: client.SessionID(len(s.sessions) + 1), lost: make(chan struct{}), blocks: map[client.FencingToken]bool{}}
 	s.sessions = append(s.sessions, x)
 	return x, nil
 }
@@ -51,16 +54,20 @@ func (s *fakeStrong) Lock(context.Context, string, *client.LockOptions) (client.
 	return fakeHeld{token: s.token + 100}, nil
 }
 
-// Txn knows absent and guards, and puts.
+// Txn knows absent, guards and equal values, and puts or deletes.
 func (s *fakeStrong) Txn(ctx context.Context, txn *client.Txn) (client.TxnResult, error) {
 	keys := s.keys()
 	for _, c := range txn.Compares {
 		keys.mu.Lock()
-		_, there := keys.entries[c.Key]
+		e, there := keys.entries[c.Key]
 		keys.mu.Unlock()
-		if c.Target == client.TargetVersion && there {
+		if c.Target == client.TargetVersion && there || c.Target == client.TargetValue && !bytes.Equal(e.Value, c.Value) {
 			return client.TxnResult{}, nil
 		}
+	}
+	if d := txn.Then[0].Delete; d != nil {
+		keys.remove(d.Key, client.ReasonDeleted)
+		return client.TxnResult{Succeeded: true}, nil
 	}
 	put := txn.Then[0].Put
 	keys.Put(ctx, put.Key, put.Value, nil)
@@ -73,11 +80,12 @@ func (s *fakeStrong) Txn(ctx context.Context, txn *client.Txn) (client.TxnResult
 
 type fakeSession struct {
 	client.Session
-	s    *fakeStrong
-	id   client.SessionID
-	lost chan struct{}
-	once sync.Once
-	keys []string // belongs to s
+	s      *fakeStrong
+	id     client.SessionID
+	lost   chan struct{}
+	once   sync.Once
+	keys   []string // belongs to s, as blocks does
+	blocks map[client.FencingToken]bool
 }
 
 func (x *fakeSession) ID() client.SessionID  { return x.id }
@@ -88,6 +96,7 @@ func (x *fakeSession) Close(context.Context) error {
 		close(x.lost)
 		x.s.mu.Lock()
 		keys := x.keys
+		maps.DeleteFunc(x.s.held, func(_ uint64, token client.FencingToken) bool { return x.blocks[token] })
 		x.s.mu.Unlock()
 		for _, key := range keys {
 			x.s.keys().remove(key, client.ReasonExpired)
@@ -109,7 +118,7 @@ func (p fakePool) Allocate(_ context.Context, o *client.AllocateOptions) (client
 	first := o.At
 	if o.Exact {
 		p.s.exact = append(p.s.exact, first)
-		if p.s.taken {
+		if p.s.taken || p.s.held[first] != 0 {
 			return client.Allocation{}, client.ErrPoolExhausted
 		}
 	} else {
@@ -117,7 +126,19 @@ func (p fakePool) Allocate(_ context.Context, o *client.AllocateOptions) (client
 		p.s.next++
 	}
 	p.s.token++
+	p.s.held[first] = p.s.token
+	p.s.sessions[o.Session-1].blocks[p.s.token] = true
 	return client.Allocation{First: first, Size: o.Size, Token: p.s.token, Session: o.Session}, nil
+}
+
+func (p fakePool) Free(_ context.Context, first uint64, token client.FencingToken) error {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if p.s.held[first] != token {
+		return client.ErrNotHeld
+	}
+	delete(p.s.held, first)
+	return nil
 }
 
 type fakeHeld struct {

@@ -149,14 +149,16 @@ func (a *allocator) run(ctx context.Context, t *testing.T, api string) {
 	}
 }
 
-func (a *allocator) moment() time.Duration { return time.Duration(a.rand.Int64N(int64(300 * time.Millisecond))) }
+func (a *allocator) moment() time.Duration {
+	return time.Duration(a.rand.Int64N(int64(300 * time.Millisecond)))
+}
 
 // hold leases a block as the overlay's agents do and gives it back.
 func (a *allocator) hold(ctx context.Context, strong client.Strong) error {
 	attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	ipam := overlay.IPAM{Strong: strong, Pool: pool, Node: a.name, TTL: ttl}
-	lease, err := ipam.Take(attempt, netip.Prefix{})
+	lease, err := ipam.Take(attempt, overlay.Claim{})
 	if err != nil {
 		return err
 	}
