@@ -197,7 +197,7 @@ func (w *lockWork) judge() (found, invalid []string) {
 		longest = max(longest, len(q))
 	}
 	switch {
-	case len(grants) < 20:
+	case len(grants) < 10:
 		invalid = append(invalid, fmt.Sprintf("only %d grants of the lock", len(grants)))
 	case longest < 3:
 		invalid = append(invalid, fmt.Sprintf("never more than %d waiters were seen", longest))

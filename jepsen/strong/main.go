@@ -40,14 +40,15 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 	flags.IntVar(&o.faults, "faults", 30, "number of faults, about 5s each")
 	flags.Uint64Var(&o.seed, "seed", 0, "of faults and workload (0: a new one, printed)")
 	flags.StringVar(&o.binary, "binary", "", "meshkv program (default: go build ./cmd/meshkv)")
+	flags.StringVar(&o.mutant, "mutant", "", "patch that breaks the product, as in jepsen/mutants: the run must fail")
 	flags.StringVar(&o.dir, "dir", "", "keep data and logs there (default: a temporary directory)")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || o.faults < 1 || o.faults > 10000 {
-		fmt.Fprintln(progress, "strong: 1 to 10000 faults, and no arguments")
+	if flags.NArg() > 0 || o.faults < 1 || o.faults > 10000 || o.mutant != "" && o.binary != "" {
+		fmt.Fprintln(progress, "strong: 1 to 10000 faults, a binary or a mutant, and no arguments")
 		return 2
 	}
 	if o.seed == 0 {
@@ -68,7 +69,11 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 
 // again is a command that makes the same run, as far as the machine allows.
 func (o options) again() string {
-	return fmt.Sprintf("go run ./jepsen/strong -faults %d -seed %d", o.faults, o.seed)
+	command := fmt.Sprintf("go run ./jepsen/strong -faults %d -seed %d", o.faults, o.seed)
+	if o.mutant != "" {
+		command += " -mutant " + o.mutant
+	}
+	return command
 }
 
 // prepareAndRun probes the machine, builds the program if none is given, and runs.
@@ -91,7 +96,15 @@ func prepareAndRun(ctx context.Context, o options, progress io.Writer) (*verdict
 	}
 	if o.binary == "" {
 		o.binary = filepath.Join(o.dir, "meshkv")
-		build := exec.CommandContext(ctx, "go", "build", "-o", o.binary, "github.com/meshkv/meshkv/cmd/meshkv")
+		args := []string{"build", "-o", o.binary}
+		if o.mutant != "" {
+			file, err := overlay(ctx, o.mutant, o.dir)
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, "-overlay", file)
+		}
+		build := exec.CommandContext(ctx, "go", append(args, "github.com/meshkv/meshkv/cmd/meshkv")...)
 		if text, err := build.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("build meshkv: %w\n%s", err, text)
 		}

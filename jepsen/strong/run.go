@@ -21,6 +21,7 @@ type options struct {
 	groups  int    // of register workers
 	holders int    // of the lock
 	binary  string // meshkv
+	mutant  string // patch to build it with
 	dir     string // for data and logs
 	plain   bool   // no namespaces: nothing is cut
 }
