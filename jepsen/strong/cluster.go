@@ -198,9 +198,14 @@ func (c *cluster) start(ctx context.Context, keyspace string) error {
 			return err
 		}
 	}
+	return c.create(ctx, keyspace)
+}
+
+// create creates the keyspace, once the servers have met, and waits until all serve it.
+func (c *cluster) create(ctx context.Context, keyspace string) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err = c.nodes[0].client.CreateKeyspace(attempt, client.KeyspaceSpec{Name: keyspace, Mode: "strong", Voters: len(c.nodes)})
+		err := c.nodes[0].client.CreateKeyspace(attempt, client.KeyspaceSpec{Name: keyspace, Mode: "strong", Voters: len(c.nodes)})
 		cancel()
 		if err == nil {
 			break

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -101,7 +104,14 @@ func step(r register, in input, out output) (register, bool) {
 }
 
 func (in input) String() string {
-	return fmt.Sprintf("%s %s if %s", kindNames[in.kind], in.value, in.expect)
+	text := kindNames[in.kind]
+	if in.value != "" {
+		text += " " + in.value
+	}
+	if in.expect != "" {
+		text += " in place of " + in.expect
+	}
+	return text
 }
 
 func (o output) String() string {
@@ -110,8 +120,12 @@ func (o output) String() string {
 		return "unknown"
 	case o.conflict:
 		return "conflict"
+	case o.revision == 0:
+		return "nothing there"
+	case o.value != "":
+		return fmt.Sprintf("%s of revision %d", o.value, o.revision)
 	}
-	return fmt.Sprintf("%q removed=%v @%d", o.value, o.removed, o.revision)
+	return fmt.Sprintf("done in revision %d", o.revision)
 }
 
 // A history is what was done to all registers. Safe for concurrent use.
@@ -171,7 +185,8 @@ func (h *history) problems() (bad, undecided []string) {
 }
 
 func describe(ops []porcupine.Operation) (text string) {
-	for _, op := range ops {
+	sorted := slices.SortedFunc(slices.Values(ops), func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	for _, op := range sorted {
 		end := "never"
 		if op.Return != math.MaxInt64 {
 			end = time.Duration(op.Return).String()
@@ -180,3 +195,5 @@ func describe(ops []porcupine.Operation) (text string) {
 	}
 	return text
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

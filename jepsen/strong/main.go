@@ -6,7 +6,7 @@
 // watches that roam are ordered, whole and complete. A fault without proof, and a check that
 // cannot tell, fail the run. Without root there are no cuts; that is printed.
 //
-// Exit codes: 0 pass, 1 fail or error, 2 usage.
+// Exit codes: 0 pass, 1 fail or error, 2 usage, 77 this machine or user cannot run it.
 package main
 
 import (
@@ -40,6 +40,7 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 	flags.IntVar(&o.faults, "faults", 30, "number of faults, about 5s each")
 	flags.Uint64Var(&o.seed, "seed", 0, "of faults and workload (0: a new one, printed)")
 	flags.StringVar(&o.binary, "binary", "", "meshkv program (default: go build ./cmd/meshkv)")
+	flags.BoolVar(&o.isolation, "isolation", false, "instead of faults: servers that do not see each other, at their first start and later")
 	flags.StringVar(&o.mutant, "mutant", "", "patch that breaks the product, as in jepsen/mutants: the run must fail")
 	flags.StringVar(&o.dir, "dir", "", "keep data and logs there (default: a temporary directory)")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -55,6 +56,10 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 		o.seed = rand.Uint64()
 	}
 	v, err := prepareAndRun(ctx, o, progress)
+	if errors.Is(err, netlab.ErrUnsupported) {
+		fmt.Fprintf(progress, "strong: %v\n", err)
+		return 77
+	}
 	if err != nil {
 		fmt.Fprintf(progress, "strong: %v\n", err)
 	} else {
@@ -70,6 +75,9 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 // again is a command that makes the same run, as far as the machine allows.
 func (o options) again() string {
 	command := fmt.Sprintf("go run ./jepsen/strong -faults %d -seed %d", o.faults, o.seed)
+	if o.isolation {
+		command = "go run ./jepsen/strong -isolation"
+	}
 	if o.mutant != "" {
 		command += " -mutant " + o.mutant
 	}
@@ -81,6 +89,9 @@ func prepareAndRun(ctx context.Context, o options, progress io.Writer) (*verdict
 	why := netlab.Probe(nil)
 	if _, err := exec.LookPath("nft"); why == nil && err != nil {
 		why = errors.New("nft is not installed (package nftables)")
+	}
+	if why != nil && o.isolation {
+		return nil, fmt.Errorf("%w: %w", netlab.ErrUnsupported, why)
 	}
 	if why != nil {
 		o.plain = true
@@ -95,22 +106,34 @@ func prepareAndRun(ctx context.Context, o options, progress io.Writer) (*verdict
 		o.dir = dir
 	}
 	if o.binary == "" {
-		o.binary = filepath.Join(o.dir, "meshkv")
-		args := []string{"build", "-o", o.binary}
-		if o.mutant != "" {
-			file, err := overlay(ctx, o.mutant, o.dir)
-			if err != nil {
-				return nil, err
-			}
-			args = append(args, "-overlay", file)
+		var err error
+		if o.binary, err = build(ctx, o.dir, o.mutant); err != nil {
+			return nil, err
 		}
-		build := exec.CommandContext(ctx, "go", append(args, "github.com/meshkv/meshkv/cmd/meshkv")...)
-		if text, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build meshkv: %w\n%s", err, text)
-		}
+	}
+	if o.isolation {
+		return runIsolation(ctx, o, progress)
 	}
 	fmt.Fprintf(progress, "seed %d\n", o.seed)
 	return run(ctx, o, progress)
+}
+
+// build builds meshkv in dir, broken by a patch unless that is empty.
+func build(ctx context.Context, dir, mutant string) (binary string, err error) {
+	binary = filepath.Join(dir, "meshkv")
+	args := []string{"build", "-o", binary}
+	if mutant != "" {
+		file, err := overlay(ctx, mutant, dir)
+		if err != nil {
+			return "", err
+		}
+		args = append(args, "-overlay", file)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "github.com/meshkv/meshkv/cmd/meshkv")...)
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build meshkv: %w\n%s", err, text)
+	}
+	return binary, nil
 }
 
 func (v *verdict) print(w io.Writer) {

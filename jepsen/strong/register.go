@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -21,8 +19,6 @@ const (
 	keyUnknown   = 6  // unknown outcomes on a key before it is left: each doubles the search
 	groupWorkers = 4
 )
-
-func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // A group is workers that share a key and go on to the next together.
 type group struct {

@@ -24,6 +24,8 @@ type options struct {
 	mutant  string // patch to build it with
 	dir     string // for data and logs
 	plain   bool   // no namespaces: nothing is cut
+
+	isolation bool // runIsolation instead
 }
 
 // A verdict is the result of one run.
