@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/consensus/host"
+	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/consensus/placement"
 )
 
@@ -20,10 +21,11 @@ const patience = 30 * time.Second
 
 // A cluster is servers of one process, over loopback.
 type cluster struct {
-	t      *testing.T
-	dir    string
-	policy placement.Policy
-	zones  map[string]string // of servers; none: ""
+	t        *testing.T
+	dir      string
+	policy   placement.Policy
+	logStore logstore.Kind
+	zones    map[string]string // of servers; none: ""
 
 	mu    sync.Mutex // protects the fields below
 	addrs map[string]string
@@ -70,15 +72,7 @@ func (c *cluster) start(name string, bootstrap ...string) *host.Host {
 	c.mu.Lock()
 	c.addrs[name] = ln.Addr().String()
 	c.mu.Unlock()
-	var out slog.Handler = slog.DiscardHandler
-	if testing.Verbose() {
-		out = slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})
-	}
-	h, err := host.Open(host.Config{
-		Name: name, Zone: c.zones[name], Dir: filepath.Join(c.dir, name), Listener: ln, Dial: c.dial, Alive: c.alive, Bootstrap: bootstrap, Policy: c.policy,
-		Publish: c.publish, Failed: func(err error) { c.t.Errorf("host %s failed: %v", name, err) },
-		Logger: slog.New(out).With("node", name),
-	})
+	h, err := c.openAt(ln, name, bootstrap...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -87,6 +81,29 @@ func (c *cluster) start(name string, bootstrap ...string) *host.Host {
 	c.mu.Unlock()
 	c.t.Cleanup(func() { c.stop(name) })
 	return h
+}
+
+// open opens a server that may be refused.
+func (c *cluster) open(name string, bootstrap ...string) (*host.Host, error) {
+	c.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer ln.Close()
+	return c.openAt(ln, name, bootstrap...)
+}
+
+func (c *cluster) openAt(ln net.Listener, name string, bootstrap ...string) (*host.Host, error) {
+	var out slog.Handler = slog.DiscardHandler
+	if testing.Verbose() {
+		out = slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})
+	}
+	return host.Open(host.Config{
+		Name: name, Zone: c.zones[name], Dir: filepath.Join(c.dir, name), Listener: ln, Dial: c.dial, Alive: c.alive, Bootstrap: bootstrap, Policy: c.policy, LogStore: c.logStore,
+		Publish: c.publish, Failed: func(err error) { c.t.Errorf("host %s failed: %v", name, err) },
+		Logger: slog.New(out).With("node", name),
+	})
 }
 
 func (c *cluster) stop(name string) {
