@@ -126,8 +126,8 @@ func (c Config) raft(logger hclog.Logger) *raft.Config {
 	r.LocalID = raft.ServerID(c.ID)
 	r.HeartbeatTimeout = c.Election
 	r.ElectionTimeout = c.Election
-	// A leader that hears of no majority steps down before another can be elected.
-	r.LeaderLeaseTimeout = c.Election * 3 / 4
+	// A leader that hears of no majority steps down about when another can be elected. No read relies on it.
+	r.LeaderLeaseTimeout = c.Election
 	r.CommitTimeout = commitTimeout
 	r.MaxAppendEntries = maxAppendEntries
 	r.BatchApplyCh = true

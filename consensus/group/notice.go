@@ -10,7 +10,7 @@ import (
 const (
 	// noticeDelay is how long a notice waits for an entry that makes it needless,
 	// when commits follow each other; at most it is twice that.
-	noticeDelay = 2 * time.Millisecond
+	noticeDelay = 5 * time.Millisecond
 	// noticeCalm is how long after the last commit the next one is a lone one, of
 	// which notice is given at once.
 	noticeCalm = 20 * time.Millisecond

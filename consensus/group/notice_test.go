@@ -36,7 +36,7 @@ func TestFollowersLearnOfCommits(t *testing.T) {
 			}
 			most := oneWay + time.Millisecond // by which await looks
 			if pause == 0 {
-				most += 4 * time.Millisecond
+				most += 11 * time.Millisecond
 			}
 			if took := time.Since(committed); took > most {
 				t.Errorf("commit %d was known after %v, want %v", i, took, most)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -69,8 +70,9 @@ type reader struct {
 	queue    chan *read
 	confirms atomic.Uint64
 
-	settled uint64            // the term of which an entry is known to be committed
+	settled atomic.Uint64     // the term of which an entry is known to be committed
 	askers  map[Server]*asker // one for each other voter
+	turn    int               // who is asked first
 }
 
 func newReader(g *Group) *reader {
@@ -105,7 +107,7 @@ func (r *reader) round() (uint64, error) {
 	if !ok {
 		return 0, r.g.notLeader()
 	}
-	if r.settled != term {
+	if r.settled.Load() != term {
 		// The commit index of a new leader may lag behind that of the last one.
 		err := r.g.submit(ctx, 0, func(timeout time.Duration) raft.Future { return r.g.raft.Barrier(timeout) })
 		if errors.Is(err, ErrUnknownOutcome) {
@@ -117,7 +119,7 @@ func (r *reader) round() (uint64, error) {
 		if now, ok := r.g.leads(); !ok || now != term {
 			return 0, r.g.notLeader()
 		}
-		r.settled = term
+		r.settled.Store(term)
 	}
 	index := r.g.raft.CommitIndex()
 	if err := r.confirm(ctx, term); err != nil {
@@ -156,28 +158,20 @@ func (r *reader) confirm(ctx context.Context, term uint64) error {
 	if err != nil {
 		return err
 	}
-	asked := make(map[Server]bool)
 	need := len(voters)/2 + 1
 	q := question{term: term, answers: make(chan answer, len(voters))}
-	for _, v := range voters {
-		if v.ID == r.g.cfg.ID {
-			need--
-			continue
-		}
-		asked[v] = true
-		a := r.askers[v]
-		if a == nil {
-			a = newAsker(r.g, v)
-			r.askers[v] = a
-		}
+	askers := r.askersOf(voters)
+	if len(askers) < len(voters) {
+		need-- // this replica is a voter
+	}
+	// As many as are needed first, in turns, those that answered last time before others: a process that
+	// is woken costs more than its answer. All, if one of them is slow.
+	first := min(need, len(askers))
+	for _, a := range askers[:first] {
 		a.ask(q)
 	}
-	for v, a := range r.askers {
-		if !asked[v] {
-			a.cancel()
-			delete(r.askers, v)
-		}
-	}
+	slow := time.NewTimer(slowVoter)
+	defer slow.Stop()
 	for need > 0 {
 		select {
 		case a := <-q.answers:
@@ -187,11 +181,74 @@ func (r *reader) confirm(ctx context.Context, term uint64) error {
 			case higher:
 				return r.g.notLeader()
 			}
+		case <-slow.C:
+			for _, a := range askers[first:] {
+				a.ask(q)
+			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 	return nil
+}
+
+// slowVoter is how long a round waits for those that it asked before it asks the others.
+const slowVoter = 5 * time.Millisecond
+
+// askersOf are those of the voters but this replica, in the order in which they are to be asked.
+func (r *reader) askersOf(voters []Server) []*asker {
+	asked := make(map[Server]bool, len(voters))
+	all := make([]*asker, 0, len(voters))
+	r.turn++
+	for i := range voters {
+		v := voters[(r.turn+i)%len(voters)]
+		if v.ID == r.g.cfg.ID {
+			continue
+		}
+		asked[v] = true
+		a := r.askers[v]
+		if a == nil {
+			a = newAsker(r.g, v)
+			r.askers[v] = a
+		}
+		all = append(all, a)
+	}
+	for v, a := range r.askers {
+		if !asked[v] {
+			a.cancel()
+			delete(r.askers, v)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *asker) int { return int(a.failed.Load()) - int(b.failed.Load()) })
+	return all
+}
+
+// ReadIndexFor is ReadIndex for another voter that asks, and that had the given term after the reads began
+// for which it asks. If there are three voters at most, the two of us are a majority without a later term,
+// and nobody else needs to be asked; otherwise it is ReadIndex.
+func (g *Group) ReadIndexFor(ctx context.Context, voter string, term uint64) (uint64, error) {
+	now, leads := g.leads()
+	if !leads {
+		return 0, g.notLeader()
+	}
+	voters, err := g.voters()
+	if err != nil {
+		return 0, err
+	}
+	two := 0
+	for _, v := range voters {
+		if v.ID == voter || v.ID == g.cfg.ID {
+			two++
+		}
+	}
+	if now != term || g.reads.settled.Load() != term || two != 2 || voter == g.cfg.ID || len(voters) > 3 {
+		return g.ReadIndex(ctx)
+	}
+	index := g.raft.CommitIndex()
+	if now, leads = g.leads(); !leads || now != term {
+		return 0, g.notLeader()
+	}
+	return index, g.reads.await(ctx, index)
 }
 
 // An answer to the question for a voter's term.
@@ -215,6 +272,7 @@ type asker struct {
 	g      *Group
 	to     Server
 	mail   chan question // of capacity 1
+	failed atomic.Int32  // 1: the last question was not answered
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -251,9 +309,11 @@ func (a *asker) heartbeat(q question) {
 	req := a.g.appendRequest(q.term)
 	var resp raft.AppendEntriesResponse
 	if err := a.g.transport.ask(raft.Server{ID: raft.ServerID(a.to.ID), Address: raft.ServerAddress(a.to.Addr)}, &req, &resp); err != nil {
+		a.failed.Store(1)
 		a.g.cfg.Logger.Debug("voter was not asked for its term", "peer", a.to.ID, "err", err)
 		return
 	}
+	a.failed.Store(0)
 	switch {
 	case resp.Term > q.term:
 		q.answers <- higher

@@ -29,7 +29,7 @@ type Caller func(ctx context.Context, node string, body []byte) ([]byte, error)
 type Options struct {
 	// Window is how long a heartbeat waits for others to the same node. It adds to the
 	// time between heartbeats, and must be short beside an election timeout. Default
-	// 60 ms.
+	// 80 ms.
 	Window time.Duration
 	// Timeout bounds a call; what it carried is then sent by the groups themselves. With
 	// a window and 100 ms, which is between two heartbeats, it must be less than the 375
@@ -38,7 +38,7 @@ type Options struct {
 }
 
 const (
-	defaultWindow  = 60 * time.Millisecond
+	defaultWindow  = 80 * time.Millisecond
 	defaultTimeout = 150 * time.Millisecond
 )
 

@@ -17,7 +17,7 @@ import (
 const (
 	// CallPropose: an encoded command → index u64 little-endian, result.
 	CallPropose calls.Kind = iota + 1
-	// CallReadIndex: nothing → index u64.
+	// CallReadIndex: the caller's term u64 little-endian, sampled after its reads began, and its id → index u64.
 	CallReadIndex
 	// CallKeepAlive: lease u64 → its TTL in milliseconds, u64.
 	CallKeepAlive
@@ -232,7 +232,10 @@ func (r *Replica) serve(ctx context.Context, kind calls.Kind, body []byte) ([]by
 		}
 		return o.result.AppendBinary(binary.LittleEndian.AppendUint64(make([]byte, 0, 64), o.index))
 	case CallReadIndex:
-		index, err := r.readIndex(ctx)
+		if len(body) < 8 {
+			return nil, fmt.Errorf("%w: %d bytes", ErrUnknownCall, len(body))
+		}
+		index, err := r.readIndex(ctx, string(body[8:]), binary.LittleEndian.Uint64(body))
 		if err != nil {
 			return nil, err
 		}

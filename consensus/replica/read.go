@@ -107,9 +107,11 @@ func (rd *reader) round() (view *machine.View, err error) {
 // indexAt asks the leader for the index that a linearizable read must wait for.
 func (r *Replica) indexAt(ctx context.Context, leader string) (uint64, error) {
 	if leader == "" {
-		return r.readIndex(ctx)
+		return r.readIndex(ctx, "", 0)
 	}
-	reply, err := r.call(ctx, leader, CallReadIndex, nil)
+	// The reads of this round have begun: see group.ReadIndexFor.
+	body := binary.LittleEndian.AppendUint64(nil, r.group.Term())
+	reply, err := r.call(ctx, leader, CallReadIndex, append(body, r.cfg.Group.ID...))
 	if err != nil {
 		return 0, err
 	}
@@ -120,9 +122,10 @@ func (r *Replica) indexAt(ctx context.Context, leader string) (uint64, error) {
 }
 
 // readIndex proves that this replica leads; everything that was committed before is
-// applied here then. The index is that of the last command.
-func (r *Replica) readIndex(ctx context.Context) (uint64, error) {
-	if _, err := r.group.ReadIndex(ctx); err != nil {
+// applied here then. The index is that of the last command. voter is who asks, at that term; empty: this
+// replica.
+func (r *Replica) readIndex(ctx context.Context, voter string, term uint64) (uint64, error) {
+	if _, err := r.group.ReadIndexFor(ctx, voter, term); err != nil {
 		return 0, err
 	}
 	if err := r.state.over(); err != nil { // Raft goes on where the machine has stopped
