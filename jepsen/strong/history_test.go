@@ -81,7 +81,15 @@ func TestGrantProblems(t *testing.T) {
 
 func TestResource(t *testing.T) {
 	var r resource
-	if !r.write(2) || !r.write(2) || r.write(1) || !r.write(3) || r.accepted != 3 || r.refused != 1 {
+	for _, w := range []struct {
+		token uint64
+		want  bool
+	}{{2, true}, {2, true}, {1, false}, {3, true}, {2, false}} {
+		if got := r.write(w.token); got != w.want {
+			t.Errorf("a write under token %d: %v, want %v", w.token, got, w.want)
+		}
+	}
+	if r.accepted != 3 || r.refused != 2 {
 		t.Errorf("%+v", r)
 	}
 }
