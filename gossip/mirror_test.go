@@ -65,7 +65,7 @@ func TestMirrorShowsNothingOlder(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		order []int      // of ops, from 1
+		order []int    // of ops, from 1
 		want  []uint64 // what k shows after each
 	}{
 		{"in order", []int{1, 2, 3, 4}, []uint64{1, 2, 0, 4}},

@@ -190,11 +190,11 @@ func (h *Host) acceptCalls() {
 
 // Close ends all replicas, each handing over its leadership, and the host. It may be called twice.
 func (h *Host) Close(ctx context.Context) error {
+	h.opening.Lock() // nothing is opened from here on
 	h.mu.Lock()
 	first := !h.closed
 	h.closed = true
 	h.mu.Unlock()
-	h.opening.Lock() // nothing is opened from here on
 	h.opening.Unlock()
 	if !first {
 		h.work.Wait()
