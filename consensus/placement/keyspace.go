@@ -92,7 +92,7 @@ type Change struct {
 }
 
 // Group is the id of the keyspace's Raft group. It is never used again: a keyspace that
-// was created anew, or recovered, has another one.
+// was created anew, or recovered, has another one, and one that was recovered by another server, too.
 func (k *Keyspace) Group() string {
 	id := k.Name + "#" + strconv.FormatUint(k.Gen, 10) + "." + strconv.FormatUint(k.Epoch, 10)
 	if k.Epoch > 0 && len(k.Initial) == 1 {

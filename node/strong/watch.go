@@ -30,7 +30,7 @@ type watch struct {
 }
 
 // Watch implements client.Keyspace.
-func (s *Space) Watch(_ context.Context, prefix string, o *client.WatchOptions) (client.Watch, error) {
+func (s *Space) Watch(ctx context.Context, prefix string, o *client.WatchOptions) (client.Watch, error) {
 	var opts client.WatchOptions
 	if o != nil {
 		opts = *o
@@ -54,13 +54,17 @@ func (s *Space) Watch(_ context.Context, prefix string, o *client.WatchOptions) 
 	if err == nil {
 		w.w, err = s.r.Watch(prefix, machine.Revision(from)+1)
 	}
+	if errors.Is(err, machine.ErrFutureRevision) {
+		// This replica may be behind the one that gave the cursor.
+		if _, rerr := s.r.Read(ctx); rerr != nil {
+			return nil, fmt.Errorf("%w: this replica has not come to revision %d: %w", client.ErrNotCaughtUp, from, rerr)
+		}
+		w.w, err = s.r.Watch(prefix, machine.Revision(from)+1)
+	}
 	switch {
 	case err == nil:
 		w.cursor = opts.From
 		return w, nil
-	case errors.Is(err, machine.ErrFutureRevision) && !opts.Exact:
-		// This replica is behind the one that gave the cursor: it comes to it.
-		return nil, fmt.Errorf("%w: this replica has not come to revision %d", client.ErrNotCaughtUp, from)
 	case opts.Exact:
 		return nil, failure(err)
 	}
