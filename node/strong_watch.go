@@ -100,7 +100,7 @@ func (w *strongWatch) reopen(ctx context.Context) error {
 		next, err := w.space.watch(ctx, w.prefix, &w.opts)
 		switch {
 		case err == nil:
-			w.skip, w.inside = w.inside, 0
+			w.skip, w.inside = w.skip+w.inside, 0
 			if w.opts.From == "" && w.shown {
 				w.shown, w.first = false, &client.Event{Type: client.EventResync}
 			}

@@ -53,7 +53,6 @@ func (g *Group) watchLeadership(notify <-chan bool) {
 	for {
 		select {
 		case won := <-notify:
-			g.pace(won)
 			if !won {
 				g.leadership.set(Leadership{})
 			} else if term, ok := g.leads(); ok {
@@ -71,21 +70,4 @@ func (g *Group) leads() (term uint64, ok bool) {
 	term = g.raft.CurrentTerm()
 	leader := g.raft.State() == raft.Leader
 	return term, leader && g.raft.CurrentTerm() == term
-}
-
-// leaderPace is how much slower a leader sends heartbeats than Raft would: a tenth to a fifth of the timeout
-// of its configuration. Followers wait for at least an election timeout, of which two such pauses and
-// the window of heartbeat.Coalescer are less than three quarters.
-const leaderPace = 2
-
-// pace makes a leader send heartbeats at its own pace, and a follower wait as long as it is configured to.
-func (g *Group) pace(leads bool) {
-	c := g.raft.ReloadableConfig()
-	c.HeartbeatTimeout = g.cfg.Election
-	if leads {
-		c.HeartbeatTimeout *= leaderPace
-	}
-	if err := g.raft.ReloadConfig(c); err != nil {
-		g.cfg.Logger.Warn("pace of heartbeats not set", "err", err)
-	}
 }

@@ -139,7 +139,7 @@ func (h *Host) recoverStore(r recovery, store, next string, self placement.Repli
 		return group.Recovered{}, err
 	}
 	got, err := group.Recover(group.Config{
-		ID: self.ID, Dir: h.groupDir(store), Log: log, FSM: replica.NewRecovery(r.Next.Epoch), Logger: h.log.With("group", next),
+		ID: self.ID, Dir: h.groupDir(store), Log: log, FSM: replica.NewRecovery(k.Epoch, r.Next.Epoch), Logger: h.log.With("group", next),
 	}, group.Server{ID: self.ID, Addr: self.ID})
 	if err != nil {
 		err = fmt.Errorf("recover keyspace %s: %w", k.Name, err)

@@ -4,10 +4,10 @@ import (
 	"github.com/meshkv/meshkv/consensus/group"
 )
 
-// NewRecovery is the FSM for group.Recover of a replica, that begins the epoch. What it
+// NewRecovery is the FSM for group.Recover of a replica of a group of epoch began; it begins epoch. What it
 // leaves behind gives no token and no revision again that a lost member may have given.
-func NewRecovery(epoch uint64) group.FSM {
-	return &recovery{newState(0), epoch}
+func NewRecovery(began, epoch uint64) group.FSM {
+	return &recovery{newState(began), epoch}
 }
 
 type recovery struct {

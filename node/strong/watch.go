@@ -120,7 +120,10 @@ func (w *watch) Next(ctx context.Context) (client.Event, error) {
 		case errors.Is(err, machine.ErrCompacted) && !w.exact:
 			w.resync()
 		case errors.Is(err, replica.ErrWatchClosed):
-			return client.Event{}, client.ErrClosed
+			if _, done := w.watcher(); done {
+				return client.Event{}, client.ErrClosed
+			}
+			return client.Event{}, failure(err) // the replica is gone: the keyspace is served elsewhere
 		case err != nil && ctx.Err() != nil:
 			return client.Event{}, ctx.Err()
 		case err != nil:
