@@ -97,11 +97,17 @@ func (w *strongWatch) reopen(ctx context.Context) error {
 		if err := pause(ctx, wait); err != nil {
 			return err
 		}
-		next, err := w.space.watch(ctx, w.prefix, &w.opts)
+		opts := w.opts
+		// Of a watch that has no cursor yet nobody knows what it has missed.
+		anew := opts.From == "" && (w.shown || opts.UpdatesOnly)
+		if anew {
+			opts.UpdatesOnly = false
+		}
+		next, err := w.space.watch(ctx, w.prefix, &opts)
 		switch {
 		case err == nil:
 			w.skip, w.inside = w.skip+w.inside, 0
-			if w.opts.From == "" && w.shown {
+			if anew {
 				w.shown, w.first = false, &client.Event{Type: client.EventResync}
 			}
 			return w.replace(next)

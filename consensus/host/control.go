@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -213,15 +214,41 @@ func (c *controller) renew(ctx context.Context, view *machine.View) error {
 		return err
 	}
 	now := uint64(view.Status().Revision)
+	entered := map[string]bool{System: true}
 	for _, e := range all {
+		entered[e.Keyspace.Name] = true
 		if machine.SameLife(e.Revision, now) {
 			continue
 		}
-		if _, _, err := c.h.write(ctx, c.r, e.Keyspace, e.Revision); err != nil {
+		// What was lost may be known here, and acted upon by others: of the two the later one counts.
+		k := e.Keyspace
+		if known, ok := c.h.Entry(k.Name); ok && later(&known.Keyspace, &k) {
+			k = known.Keyspace
+		}
+		if _, _, err := c.h.write(ctx, c.r, k, e.Revision); err != nil {
+			return err
+		}
+	}
+	for _, e := range c.h.sortedEntries() {
+		if entered[e.Keyspace.Name] || machine.SameLife(e.Revision, now) {
+			continue
+		}
+		if _, _, err := c.h.write(ctx, c.r, e.Keyspace, 0); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// later reports whether a is a later entry of the same keyspace than b.
+func later(a, b *placement.Keyspace) bool {
+	of := func(yes bool) int {
+		if yes {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(a.Gen, b.Gen), of(a.Removed)-of(b.Removed), cmp.Compare(a.Epoch, b.Epoch), of(a.Started)-of(b.Started), cmp.Compare(a.Index, b.Index)) > 0
 }
 
 // enterSystem writes the entry of the system group into its own catalog, where it is kept

@@ -138,6 +138,24 @@ func (id *identity) act(e Entry) error {
 	})
 }
 
+// recovering notes a recovery, with the name that its group has from then on.
+func (id *identity) recovering(store, group string, r recovery) error {
+	return id.change(func(f *identityFile) {
+		if f.Recoveries == nil {
+			f.Recoveries = make(map[string]recovery)
+		}
+		f.Stores[store], f.Recoveries[store] = group, r
+	})
+}
+
+// recovered forgets a recovery, of which the catalog knows.
+func (id *identity) recovered(store string) error {
+	if _, ok := id.get().Recoveries[store]; !ok {
+		return nil
+	}
+	return id.change(func(f *identityFile) { delete(f.Recoveries, store) })
+}
+
 // stored is the group of which there is something under a name.
 func (id *identity) stored(store string) string {
 	id.mu.Lock()

@@ -2,7 +2,10 @@ package host_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -284,5 +287,65 @@ func TestQuorumLostForGood(t *testing.T) {
 			}
 			pause(ctx, 20*time.Millisecond)
 		}
+	}
+}
+
+// TestRecoveryCutShort: a server that was killed after the first step of a recovery finishes it before the
+// catalog hears of it.
+func TestRecoveryCutShort(t *testing.T) {
+	ctx := bounded(t)
+	c := newCluster(t)
+	names := []string{"a", "b", "c"}
+	c.zones = map[string]string{"a": "x", "b": "x", "c": "x", "d": "y", "e": "z"}
+	for _, name := range names {
+		c.start(name, names...)
+	}
+	c.start("d")
+	c.start("e")
+	for len(c.servers(ctx)) < 5 {
+		pause(ctx, 20*time.Millisecond)
+	}
+	e := c.create(ctx, "a", "ks", 3)
+	i := slices.IndexFunc(e.Keyspace.Members, func(m placement.Replica) bool { return slices.Contains(names, m.Server) })
+	self := e.Keyspace.Members[i]
+	before := putKey(t, ctx, replicaOf(t, ctx, c.hosts[self.Server], "ks"), "key", "value")
+	for { // what is recovered has the key, and the entry is the newest
+		now, _ := c.hosts[self.Server].Entry("ks")
+		if now.Keyspace.Started {
+			e = now
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal("the keyspace was never recorded as started")
+		}
+		pause(ctx, 20*time.Millisecond)
+	}
+	c.stop("d")
+	c.stop("e")
+	c.stop(self.Server)
+	next := placement.Recover(e.Keyspace, self)
+	path := filepath.Join(c.dir, self.Server, "server.json")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file map[string]any
+	if err := json.Unmarshal(b, &file); err != nil {
+		t.Fatal(err)
+	}
+	file["stores"].(map[string]any)["ks#1"] = next.Group()
+	file["recoveries"] = map[string]any{"ks#1": map[string]any{"entry": e, "next": next}}
+	if b, err = json.Marshal(file); err == nil {
+		err = os.WriteFile(path, b, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.start(self.Server, names...)
+	r := replicaOf(t, ctx, c.hosts[self.Server], "ks")
+	after := putKey(t, ctx, r, "key2", "value")
+	v, err := r.Read(ctx)
+	if err != nil || v.Get("key") == nil || after.Revision <= before.Revision+1 {
+		t.Fatalf("revision %d after %d, %v", after.Revision, before.Revision, err)
 	}
 }

@@ -2,10 +2,12 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/meshkv/meshkv/consensus/group"
+	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/consensus/machine"
 	"github.com/meshkv/meshkv/consensus/placement"
 	"github.com/meshkv/meshkv/consensus/replica"
@@ -15,6 +17,8 @@ import (
 type recovery struct {
 	Entry Entry              `json:"entry"` // as the catalog has it
 	Next  placement.Keyspace `json:"next"`  // as it will be
+	// Done: the replica here is the only member. Until then the catalog must not hear of it.
+	Done bool `json:"done,omitempty"`
 }
 
 // Recovered is what became of a group that was recovered.
@@ -50,7 +54,7 @@ func (h *Host) Recover(ctx context.Context, name, survivor string) (Recovered, e
 	if err != nil {
 		return Recovered{}, err
 	}
-	r, err := ask[Recovered](ctx, h, survivor, callRecover, recovery{e, next})
+	r, err := ask[Recovered](ctx, h, survivor, callRecover, recovery{Entry: e, Next: next})
 	if err == nil {
 		h.Learn(r.Entry)
 	}
@@ -101,35 +105,30 @@ func (h *Host) recoverHere(ctx context.Context, r recovery) (Recovered, error) {
 	if _, err := h.planRecovery(r.Entry, h.cfg.Name); err != nil {
 		return Recovered{}, err
 	}
-	got, err := h.recoverStore(r, store, next, self)
+	defer h.signal()
+	got, err := h.recoverStore(r, store, next)
 	if err != nil {
 		return Recovered{}, err
 	}
-	h.log.Warn("group recovered: what only the lost voters had is gone", "keyspace", k.Name, "group", next, "index", got.Last, "term", got.Term)
-	defer h.signal()
 	e, err := h.recordRecovery(ctx, r)
 	return Recovered{Entry: e, Index: got.Last, Term: got.Term}, err
 }
 
 // recoverStore makes this server's replica the only member of its group, which has another name from
 // the first step on: a crash between two leaves nothing that would go on under the old one.
-func (h *Host) recoverStore(r recovery, store, next string, self placement.Replica) (group.Recovered, error) {
+func (h *Host) recoverStore(r recovery, store, next string) (group.Recovered, error) {
 	k := r.Entry.Keyspace
 	h.opening.Lock()
 	defer h.opening.Unlock()
+	h.mu.Lock()
+	closed := h.closed
+	h.mu.Unlock()
+	if closed { // its replicas may still be writing
+		return group.Recovered{}, fmt.Errorf("%w: %s stops", ErrNotReady, h.cfg.Name)
+	}
 	had := h.identity.stored(store)
 	if had != k.Group() && had != next {
 		return group.Recovered{}, fmt.Errorf("%w: %s has no replica of %s", ErrConflict, h.cfg.Name, k.Group())
-	}
-	err := h.identity.change(func(f *identityFile) {
-		f.Stores[store] = next
-		if f.Recoveries == nil {
-			f.Recoveries = make(map[string]recovery)
-		}
-		f.Recoveries[store] = r
-	})
-	if err != nil {
-		return group.Recovered{}, err
 	}
 	for _, run := range h.runningOf(k.Name) {
 		h.close(run)
@@ -138,22 +137,70 @@ func (h *Host) recoverStore(r recovery, store, next string, self placement.Repli
 	if err != nil {
 		return group.Recovered{}, err
 	}
+	if err := begun(log); err != nil {
+		return group.Recovered{}, fmt.Errorf("%w: the replica of keyspace %s at %s: %w", ErrConflict, k.Name, h.cfg.Name, err)
+	}
+	r.Done = false
+	if err := h.identity.recovering(store, next, r); err != nil {
+		return group.Recovered{}, err
+	}
+	return h.doRecovery(store, r)
+}
+
+// begun is an error for a log of a group in which nothing happened.
+func begun(log logstore.Log) error {
+	last, err := log.LastIndex()
+	if err != nil || last > 0 {
+		return err
+	}
+	term, err := log.GetUint64([]byte("CurrentTerm"))
+	if err == nil && term == 0 {
+		err = errors.New("it is empty")
+	}
+	return err
+}
+
+// doRecovery makes the replica here the only member of its group. It may be done again. The caller holds
+// opening, and the replica is closed.
+func (h *Host) doRecovery(store string, r recovery) (group.Recovered, error) {
+	k, next := r.Entry.Keyspace, r.Next.Group()
+	self := h.identity.server(h.cfg.Zone).Replica()
+	log, err := h.engine.Group(store)
+	if err != nil {
+		return group.Recovered{}, err
+	}
 	got, err := group.Recover(group.Config{
 		ID: self.ID, Dir: h.groupDir(store), Log: log, FSM: replica.NewRecovery(k.Epoch, r.Next.Epoch), Logger: h.log.With("group", next),
 	}, group.Server{ID: self.ID, Addr: self.ID})
 	if err != nil {
-		err = fmt.Errorf("recover keyspace %s: %w", k.Name, err)
+		return got, fmt.Errorf("recover keyspace %s: %w", k.Name, err)
 	}
-	return got, err
+	h.log.Warn("group recovered: what only the lost voters had is gone", "keyspace", k.Name, "group", next, "index", got.Last, "term", got.Term)
+	r.Done = true
+	return got, h.identity.recovering(store, next, r)
 }
 
-// tellRecovery makes a recovery known that the catalog may have missed. The caller holds opening.
-func (h *Host) tellRecovery(store string) {
+// finishRecovery goes on with a recovery of this server of which the catalog does not know yet, and fails as
+// long as it does not. The caller holds opening.
+func (h *Host) finishRecovery(store string) error {
 	r, ok := h.identity.get().Recoveries[store]
-	if !ok || h.telling[store] {
+	if !ok {
+		return fmt.Errorf("the store %s is of a later epoch than the catalog, and of no recovery that is known here", store)
+	}
+	if !r.Done {
+		if _, err := h.doRecovery(store, r); err != nil {
+			return err
+		}
+	}
+	h.tellRecovery(store, r)
+	return fmt.Errorf("a recovery of this server, %s, is not in the catalog yet", r.Next.Group())
+}
+
+// tellRecovery makes a recovery known that the catalog has missed. The caller holds opening.
+func (h *Host) tellRecovery(store string, r recovery) {
+	if h.telling[store] {
 		return
 	}
-	h.log.Warn("a recovery of this server is not in the catalog yet", "keyspace", r.Next.Name, "group", r.Next.Group())
 	h.telling[store] = true
 	h.work.Go(func() {
 		ctx, cancel := context.WithTimeout(h.ctx, stepTimeout)
@@ -163,7 +210,7 @@ func (h *Host) tellRecovery(store string) {
 		defer h.opening.Unlock()
 		delete(h.telling, store)
 		if err != nil {
-			h.log.Warn("a recovery is not in the catalog: repeat it if it does not come there", "keyspace", r.Next.Name, "err", err)
+			h.log.Warn("a recovery was not entered into the catalog", "keyspace", r.Next.Name, "err", err)
 		}
 	})
 }
@@ -190,6 +237,6 @@ func (h *Host) recovered(ctx context.Context, r recovery) (Entry, error) {
 		case had.Keyspace.Epoch+1 != r.Next.Epoch:
 			return placement.Keyspace{}, fmt.Errorf("%w: keyspace %s was recovered by another server meanwhile", ErrConflict, r.Next.Name)
 		}
-		return r.Next, nil
+		return placement.Recover(had.Keyspace, r.Next.Initial[0]), nil // of what it is now, not when it was asked for
 	})
 }

@@ -78,9 +78,11 @@ func (h *Host) heed(e Entry) error {
 	current, store := k.Group(), storeOf(k)
 	duty := k.Duty(h.identity.server(h.cfg.Zone))
 	had := h.identity.stored(store)
-	if epochOf(had) > k.Epoch { // recovered here, which the catalog does not say yet
-		h.tellRecovery(store)
-		return nil
+	if epochOf(had) > k.Epoch && !k.Removed { // recovered here, which the catalog does not say yet
+		return h.finishRecovery(store)
+	}
+	if err := h.identity.recovered(store); err != nil {
+		return err
 	}
 	if had != "" || duty != placement.Absent {
 		if err := h.identity.act(e); err != nil {

@@ -144,7 +144,12 @@ func (h *Host) serve(ctx context.Context, kind calls.Kind, body []byte) ([]byte,
 	case callStep:
 		return with(body, func(s step) (any, error) { return h.take(ctx, s) })
 	case callRecovered:
-		return with(body, func(r recovery) (any, error) { return h.recovered(ctx, r) })
+		return with(body, func(r recovery) (any, error) {
+			if len(r.Next.Initial) != 1 {
+				return nil, fmt.Errorf("%w: a recovery has one survivor", ErrInvalid)
+			}
+			return h.recovered(ctx, r)
+		})
 	case callDescribe:
 		return with(body, func(name string) (any, error) { return h.describe(ctx, name) })
 	case callEntries:

@@ -50,7 +50,7 @@ func (s *state) attachedTo(id LeaseID) (keys []string) {
 
 // Grant makes a lease. It fails with ErrLeaseExists and ErrNoSpace.
 type Grant struct {
-	// ID is the lease's. 0 takes the index of the command, or the next id that is free.
+	// ID is the lease's. 0 takes the index of the command, above the epoch, or the next id that is free.
 	ID LeaseID
 	// TTL is in milliseconds, MinTTL to MaxTTL.
 	TTL uint64
@@ -65,13 +65,18 @@ func (g *Grant) read(r *reader) {
 	r.check(g.TTL >= MinTTL)
 }
 
+// leasesPerEpoch is more commands than are applied in an epoch.
+const leasesPerEpoch = 1 << 40
+
 // maxLeaseID keeps ids within what clients of etcd can hold: positive int64.
 const maxLeaseID = 1<<63 - 1
 
 func (g *Grant) apply(m *Machine, res *Result) {
 	id := g.ID
 	if id == 0 {
-		for id = LeaseID(m.applied & maxLeaseID); id == 0 || m.lease(id) != nil; id = (id + 1) & maxLeaseID {
+		// Ids that were lost with a majority, or are of a former keyspace of the name, are not given again.
+		epoch := uint64(m.revision) / RevisionsPerEpoch
+		for id = LeaseID((m.applied + epoch*leasesPerEpoch) & maxLeaseID); id == 0 || m.lease(id) != nil; id = (id + 1) & maxLeaseID {
 			continue // as many times as there are leases in a row
 		}
 	}
