@@ -131,7 +131,10 @@ func (s strongSpace) Watch(ctx context.Context, prefix string, o *client.WatchOp
 	if s.member { // the node that forwards looks for another one
 		return s.watch(ctx, prefix, o)
 	}
-	return newStrongWatch(ctx, s, prefix, o)
+	open := func(ctx context.Context, o *client.WatchOptions) (client.Watch, error) {
+		return s.watch(ctx, prefix, o)
+	}
+	return newStrongWatch(ctx, open, o)
 }
 
 // watch opens a watch where the keyspace is served now.

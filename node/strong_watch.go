@@ -12,9 +12,8 @@ import (
 // A strongWatch is a watch of a strong keyspace that goes on elsewhere when the replica that served
 // it is closed: it was moved away, its keyspace was recovered, or the other node is gone.
 type strongWatch struct {
-	space  strongSpace
-	prefix string
-	opts   client.WatchOptions
+	open func(context.Context, *client.WatchOptions) (client.Watch, error) // where the keyspace is served now
+	opts client.WatchOptions
 
 	// Owned by Next.
 	shown  bool          // of a snapshot that is not complete
@@ -32,12 +31,12 @@ const (
 	maxReopen = time.Second
 )
 
-func newStrongWatch(ctx context.Context, s strongSpace, prefix string, o *client.WatchOptions) (client.Watch, error) {
-	w := &strongWatch{space: s, prefix: prefix}
+func newStrongWatch(ctx context.Context, open func(context.Context, *client.WatchOptions) (client.Watch, error), o *client.WatchOptions) (client.Watch, error) {
+	w := &strongWatch{open: open}
 	if o != nil {
 		w.opts = *o
 	}
-	cur, err := s.watch(ctx, prefix, &w.opts)
+	cur, err := open(ctx, &w.opts)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +102,7 @@ func (w *strongWatch) reopen(ctx context.Context) error {
 		if anew {
 			opts.UpdatesOnly = false
 		}
-		next, err := w.space.watch(ctx, w.prefix, &opts)
+		next, err := w.open(ctx, &opts)
 		switch {
 		case err == nil:
 			w.skip, w.inside = w.skip+w.inside, 0
