@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/internal/durable"
 )
 
 // An incarnation is whose start last wrote into a data directory. It is only
@@ -38,22 +39,8 @@ func readIncarnation(path string) (incarnation, error) {
 
 // writeIncarnation replaces the file in one step.
 func writeIncarnation(path string, in incarnation) error {
-	if err := replaceFile(path, fmt.Appendf(nil, "%s %s\n", in.Name, in.Inc)); err != nil {
+	if err := durable.ReplaceFile(path, fmt.Appendf(nil, "%s %s\n", in.Name, in.Inc)); err != nil {
 		return fmt.Errorf("write incarnation: %w", err)
 	}
 	return nil
-}
-
-// replaceFile makes content that of the file at path, in one step.
-func replaceFile(path string, content []byte) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/internal/durable"
 )
 
 // everyKeyspace in a list of keyspaces stands for all that exist.
@@ -135,7 +136,7 @@ func (w *wanted) change(f func(*changes)) error {
 	if w.path != "" {
 		b, err := json.Marshal(next)
 		if err == nil {
-			err = replaceFile(w.path, append(b, '\n'))
+			err = durable.ReplaceFile(w.path, append(b, '\n'))
 		}
 		if err != nil {
 			return fmt.Errorf("write joined keyspaces: %w", err)

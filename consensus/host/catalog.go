@@ -67,11 +67,7 @@ func atCatalog[T any](ctx context.Context, h *Host, kind calls.Kind, body any) (
 			}
 			open = open || unknown(err)
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if perr := h.pause(ctx, pause); perr != nil {
 			switch {
 			case open && !unknown(err):
 				err = fmt.Errorf("%w: %w", group.ErrUnknownOutcome, err)
@@ -81,10 +77,7 @@ func atCatalog[T any](ctx context.Context, h *Host, kind calls.Kind, body any) (
 			if stuck := h.Stuck(); stuck != nil {
 				err = fmt.Errorf("%w: %w", err, stuck)
 			}
-			return answer, err
-		case <-h.ctx.Done():
-			timer.Stop()
-			return answer, fmt.Errorf("%w: %w", ErrNotReady, errClosed)
+			return answer, fmt.Errorf("%w: %w", err, perr)
 		}
 	}
 }
@@ -270,11 +263,7 @@ func (h *Host) awaitLeader(ctx context.Context, e Entry) error {
 		if err == nil {
 			return nil
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if h.pause(ctx, pause) != nil {
 			return fmt.Errorf("%w: keyspace %s exists, but its group has no leader yet: %w", ErrNoQuorum, e.Keyspace.Name, err)
 		}
 		pause = min(2*pause, 200*time.Millisecond)
@@ -323,11 +312,7 @@ func (h *Host) orderVoter(ctx context.Context, c voterChange) (Entry, error) {
 		if !errors.Is(err, ErrBusy) {
 			return e, err
 		}
-		timer := time.NewTimer(settledEvery)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if h.pause(ctx, settledEvery) != nil {
 			return e, err
 		}
 	}

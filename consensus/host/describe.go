@@ -102,12 +102,8 @@ func (h *Host) awaitEntries(ctx context.Context, ok func([]Entry) bool) error {
 		if err == nil && ok(all) {
 			return nil
 		}
-		timer := time.NewTimer(settledEvery)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return context.Cause(ctx)
+		if err := h.pause(ctx, settledEvery); err != nil {
+			return err
 		}
 	}
 }

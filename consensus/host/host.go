@@ -300,14 +300,16 @@ func (h *Host) groupDir(store string) string { return filepath.Join(h.cfg.Dir, "
 // stream.
 const closeTimeout = 5 * time.Second
 
-// AwaitReplica waits until this server has a replica of a keyspace.
-func (h *Host) AwaitReplica(ctx context.Context, name string) (r *replica.Replica, err error) {
-	err = h.await(ctx, func() bool {
-		e, ok := h.entries[name]
-		if run := h.running[e.Keyspace.Group()]; ok && run != nil {
-			r = run.replica
-		}
-		return r != nil
-	})
-	return r, err
+// pause waits, or returns why there is no more time.
+func (h *Host) pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-h.ctx.Done():
+		return errClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

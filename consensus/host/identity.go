@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/consensus/placement"
+	"github.com/meshkv/meshkv/internal/durable"
 )
 
 // ErrIdentity: the directory belongs to another server, or says too little.
@@ -96,7 +97,7 @@ func (id *identity) change(f func(*identityFile)) error {
 	f(&next)
 	b, err := json.MarshalIndent(next, "", "  ")
 	if err == nil {
-		err = replaceFile(id.path, append(b, '\n'))
+		err = durable.ReplaceFile(id.path, append(b, '\n'))
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrIdentity, err)
@@ -182,28 +183,4 @@ func (id *identity) store(store, group string) error {
 func (id *identity) server(zone string) placement.Server {
 	f := id.get()
 	return placement.Server{Name: f.Name, Disk: f.Disk, Zone: zone}
-}
-
-// replaceFile replaces a file durably: it is the old or the new one, whole.
-func replaceFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // of one that was not renamed
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	d, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

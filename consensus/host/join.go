@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -70,20 +69,9 @@ func (h *Host) join() {
 			continue
 		}
 		h.log.Debug("server not registered yet", "err", err)
-		if h.pause(registerEvery) != nil {
+		if h.pause(h.ctx, registerEvery) != nil {
 			return
 		}
-	}
-}
-
-func (h *Host) pause(d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-h.ctx.Done():
-		return errClosed
 	}
 }
 
@@ -124,7 +112,7 @@ func (h *Host) bootstrap() error {
 				h.log.Info("system group waits for servers", "waiting", waiting)
 			}
 		}
-		if err := h.pause(statementEvery); err != nil {
+		if err := h.pause(h.ctx, statementEvery); err != nil {
 			return err
 		}
 	}
@@ -246,11 +234,4 @@ func (h *Host) noteSystem(e Entry) error {
 		return nil
 	}
 	return h.identity.change(func(f *identityFile) { f.System, f.Cluster = &e, e.Cluster })
-}
-
-// Servers are the names of the servers of the system group, as known here.
-func (h *Host) Servers() []string {
-	names := h.systemServers()
-	slices.Sort(names)
-	return names
 }

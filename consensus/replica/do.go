@@ -95,6 +95,18 @@ func (r *Replica) repeat(ctx context.Context, cmd *machine.Command) (d Done, ope
 	return d, open, err
 }
 
+// pause waits, or returns the cause of ctx if that ends first.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // attemptAt bounds an attempt at another member. This one ends by itself: Raft answers when it
 // leads no longer.
 func attemptAt(ctx context.Context, leader string, op func(ctx context.Context, leader string) error) error {
@@ -137,15 +149,11 @@ func (r *Replica) atLeader(ctx context.Context, op func(ctx context.Context, lea
 				last = fmt.Errorf("%w: %w", ErrNoLeader, err)
 			}
 		}
-		pause := time.NewTimer(backoff)
-		select {
-		case <-pause.C:
-		case <-r.ctx.Done():
-			pause.Stop()
+		if err := pause(ctx, backoff); err != nil {
+			return fmt.Errorf("%w: %w", last, err)
+		}
+		if r.ctx.Err() != nil {
 			return fmt.Errorf("%w: %w", group.ErrNotApplied, group.ErrClosed)
-		case <-ctx.Done():
-			pause.Stop()
-			return fmt.Errorf("%w: %w", last, context.Cause(ctx))
 		}
 		backoff = min(2*backoff, maxBackoff)
 	}

@@ -228,11 +228,8 @@ func (d *duties) setQuota(ctx context.Context) {
 		if err := d.r.proposeOwn(&machine.SetQuota{Bytes: quota}); err == nil {
 			return
 		}
-		pause := time.NewTimer(maxBackoff)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if pause(ctx, maxBackoff) != nil {
+			return
 		}
 	}
 }
@@ -247,11 +244,7 @@ func (d *duties) takeOver(ctx context.Context, term uint64) bool {
 		if err == nil {
 			break
 		}
-		pause := time.NewTimer(maxBackoff)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
+		if pause(ctx, maxBackoff) != nil {
 			d.drop()
 			return false
 		}

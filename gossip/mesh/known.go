@@ -11,10 +11,11 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/meshkv/meshkv/internal/durable"
 )
 
 // The file of known members stands beside serf's, whose compaction removes the old file before it has the new one,
@@ -74,27 +75,6 @@ func (k known) text() []byte {
 	return b.Bytes()
 }
 
-// replaceFile writes a file in one step: after a crash there is the old one or the new one.
-func replaceFile(path string, text []byte) error {
-	tmp := path + ".new"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
 // recall takes what earlier processes knew. Configured seeds replace those of the file; without any, those of the
 // file are used, so that a node that was started with them once finds the cluster again without.
 func (m *Mesh) recall() error {
@@ -130,7 +110,7 @@ func (m *Mesh) keepKnown(ctx context.Context) {
 		last = m.roster.known(last)
 		m.mu.Unlock()
 		if text := (known{seeds: m.cfg.Join, members: last}).text(); !bytes.Equal(text, written) {
-			if err := replaceFile(path, text); err != nil {
+			if err := durable.ReplaceFile(path, text); err != nil {
 				m.count.knownFailures.Add(1)
 				m.cfg.Logger.Warn("known members not written", "err", err)
 			} else {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meshkv/meshkv/internal/durable"
 )
 
 func TestKnownFile(t *testing.T) {
@@ -18,7 +20,7 @@ func TestKnownFile(t *testing.T) {
 	}
 	want := known{seeds: []string{"seed.example:7950"}, members: []former{{name: "a", addr: "127.0.0.1:1"}, {name: "b", addr: "[::1]:2"}}}
 	for range 2 {
-		if err := replaceFile(path, want.text()); err != nil {
+		if err := durable.ReplaceFile(path, want.text()); err != nil {
 			t.Fatal(err)
 		}
 	}
