@@ -235,8 +235,16 @@ func (h *heldLock) Session() SessionID { return h.x.id }
 
 // Lost implements Held.
 func (h *heldLock) Lost() <-chan struct{} {
-	h.x.check()
+	h.check()
 	return h.lost
+}
+
+// check declares the lock lost if its session is. It does not wait for its turn among all
+// that is attached to the session: who looks must be told, however late the others are.
+func (h *heldLock) check() {
+	if h.x.check() {
+		h.lose()
+	}
 }
 
 func (h *heldLock) lose() {
@@ -250,7 +258,7 @@ func (h *heldLock) lose() {
 
 // Unlock implements Held. An Unlock that has begun goes on when ctx ends.
 func (h *heldLock) Unlock(ctx context.Context) error {
-	h.x.check()
+	h.check()
 	h.mu.Lock()
 	first := !h.given
 	if first && h.over {

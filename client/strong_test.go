@@ -249,6 +249,31 @@ func TestSuspended(t *testing.T) {
 	})
 }
 
+// A session that is lost takes all its locks with it at once: whoever looks at any of
+// them must not be told that it is held, while the others are told.
+func TestAllLocksAreLostAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, ks *strongtest.Keyspace) {
+		a, p := open(t, ks)
+		session := must(a.NewSession(t.Context(), &client.SessionOptions{TTL: 2 * time.Second}))(t, "NewSession")
+		var locks []client.Held
+		for i := range 1000 {
+			locks = append(locks, must(a.Lock(t.Context(), fmt.Sprint(i), &client.LockOptions{Session: session}))(t, "Lock"))
+		}
+		lost := session.Lost()
+		p.hung.Store(true)
+		<-lost
+		held := 0
+		for _, l := range locks {
+			if !isClosed(l.Lost()) {
+				held++
+			}
+		}
+		if held > 0 {
+			t.Errorf("the session is lost, and %d of its locks are held", held)
+		}
+	})
+}
+
 // TestS6: calls hang for ever, and no connection breaks.
 func TestS6(t *testing.T) {
 	for _, ttl := range []time.Duration{time.Second, 15 * time.Second, time.Hour} {
