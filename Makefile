@@ -18,8 +18,8 @@ build: ## bin/meshkv
 demo: build ## a cluster of 5 nodes in one process, with a shell
 	bin/meshkv demo --nodes 5
 
-test: ## everything, at most 5 minutes on 2 cores
-	go test -race -timeout 5m ./...
+test: ## everything under the race detector
+	.ci/test -timeout 5m
 
 race: ## everything again and again, for rare interleavings
 	go test -race -count 5 -timeout 30m ./...

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -71,13 +72,13 @@ func (f *traffic) counted() (sessions, summaries int64) {
 }
 
 // Ops that are on their way start no session, and one that was lost among them
-// without anybody noticing does.
+// without anybody noticing does. MESH_LONG=1 takes a minute of them.
 func TestCutsUnderWrites(t *testing.T) {
 	f := newTraffic(t, 20_000)
 	before, _ := f.counted()
-	long := 60 * time.Second
-	if testing.Short() {
-		long = 20 * time.Second
+	long := 15 * time.Second
+	if os.Getenv("MESH_LONG") != "" {
+		long = 60 * time.Second
 	}
 	f.run(long)
 	after, summaries := f.counted()
