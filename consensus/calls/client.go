@@ -106,6 +106,26 @@ func (c *Client) Call(ctx context.Context, node, group string, kind Kind, body [
 	return nil, err
 }
 
+// Start is Call that waits for nothing. If it returns nil, done is called once: by the
+// goroutine that reads the connection, in the order in which answers come, so it must not
+// block; the answer is its own until it returns. Calls that were started to one node come
+// there in the order of Start. There is no deadline: a connection that is silent ends.
+func (c *Client) Start(node, group string, kind Kind, body []byte, done func(answer []byte, err error)) error {
+	if len(body) > MaxBody || len(group) > MaxGroup {
+		return fmt.Errorf("%w: %d bytes to a group whose name has %d", ErrInvalid, len(body), len(group))
+	}
+	c.stats.calls.Add(1)
+	l, err := c.link(node)
+	if err == nil {
+		_, _, err = l.send(func(answer []byte, err error) {
+			c.stats.count(err)
+			done(answer, err)
+		}, 0, group, kind, body)
+	}
+	c.stats.count(err)
+	return err
+}
+
 // link is the connection to node, which may not be open yet.
 func (c *Client) link(node string) (*link, error) {
 	c.mu.Lock()
@@ -151,6 +171,7 @@ func (c *Client) run(node string, p *peer, l *link) {
 		c.stats.malformed.Add(1)
 	}
 	l.fail(why)
+	c.opt.Ended(node)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if l.worked() {

@@ -1,9 +1,11 @@
 package calls
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,17 +22,18 @@ type link struct {
 	proved  bool             // a frame came
 }
 
-// A call waits for its answer. Whoever takes it out of pending, under the mutex, fills in
-// the result and sends to done.
+// A call waits for its answer. Whoever takes it out of pending, under the mutex, gives it
+// the result.
 type call struct {
-	done   chan struct{} // holds one
-	at     uint64        // where its frame begins in all that was queued
+	done   chan struct{}                  // holds one
+	finish func(answer []byte, err error) // called instead, if it is set
+	at     uint64                         // where its frame begins in all that was queued
 	answer []byte
 	err    error
 }
 
 func newLink(o *Options, spare *sync.Pool) *link {
-	return &link{sender: newSender(), opt: o, spare: spare, pending: make(map[uint64]*call)}
+	return &link{sender: newSender(o.Silence), opt: o, spare: spare, pending: make(map[uint64]*call)}
 }
 
 // do is one call.
@@ -42,26 +45,10 @@ func (l *link) do(ctx context.Context, group string, kind Kind, body []byte) ([]
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = max(time.Until(deadline), 1)
 	}
-	l.mu.Lock()
-	if l.err != nil {
-		err := l.err
-		l.mu.Unlock()
-		return nil, notSent(err)
+	id, w, err := l.send(nil, timeout, group, kind, body)
+	if err != nil {
+		return nil, err
 	}
-	if len(l.pending) >= l.opt.MaxCalls || len(l.buf) >= l.opt.MaxBytes {
-		l.mu.Unlock()
-		return nil, ErrOverloaded
-	}
-	w := l.spare.Get().(*call)
-	l.last++
-	id := l.last
-	w.at = l.taken + uint64(len(l.buf))
-	l.buf = appendRequest(l.buf, id, timeout, group, kind, body)
-	l.pending[id] = w
-	l.opened()
-	l.mu.Unlock()
-	signal(l.wake)
-
 	select {
 	case <-w.done:
 	case <-ctx.Done():
@@ -74,6 +61,26 @@ func (l *link) do(ctx context.Context, group string, kind Kind, body []byte) ([]
 	answer, err := w.answer, w.err
 	l.recycle(w)
 	return answer, err
+}
+
+// send queues a call. timeout 0 is none.
+func (l *link) send(finish func([]byte, error), timeout time.Duration, group string, kind Kind, body []byte) (uint64, *call, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return 0, nil, notSent(l.err)
+	}
+	if len(l.pending) >= l.opt.MaxCalls || len(l.buf) >= l.opt.MaxBytes {
+		return 0, nil, ErrOverloaded
+	}
+	w := l.spare.Get().(*call)
+	l.last++
+	w.at, w.finish = l.taken+uint64(len(l.buf)), finish
+	l.buf = appendRequest(l.buf, l.last, timeout, group, kind, body)
+	l.pending[l.last] = w
+	l.opened()
+	signal(l.wake)
+	return l.last, w, nil
 }
 
 // recycle makes a call that nobody else refers to any more available to others.
@@ -186,7 +193,13 @@ func (l *link) read(conn net.Conn) error {
 		if !issued {
 			return ErrMalformed
 		}
-		if w != nil { // otherwise it was withdrawn
+		switch {
+		case w == nil: // it was withdrawn
+		case w.finish != nil:
+			finish := w.finish
+			l.recycle(w)
+			finish(result(f, true)) // it keeps nothing
+		default:
 			w.answer, w.err = result(f, owned)
 			w.done <- struct{}{}
 		}
@@ -218,8 +231,8 @@ func (l *link) worked() bool {
 // fail ends all calls, when nothing is written any more.
 func (l *link) fail(why error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.stop(why)
+	var started []*call
 	for id, w := range l.pending {
 		l.remove(id)
 		if w.at >= l.taken {
@@ -227,6 +240,15 @@ func (l *link) fail(why error) {
 		} else {
 			w.err = lost(why)
 		}
+		if w.finish != nil {
+			started = append(started, w)
+			continue
+		}
 		w.done <- struct{}{} // has room
+	}
+	l.mu.Unlock()
+	slices.SortFunc(started, func(a, b *call) int { return cmp.Compare(a.at, b.at) })
+	for _, w := range started {
+		w.finish(nil, w.err)
 	}
 }

@@ -31,6 +31,17 @@ type Handler interface {
 	Serve(ctx context.Context, group string, kind Kind, body []byte) ([]byte, error)
 }
 
+// A Sequencer is a Handler that takes some calls in the order in which they came.
+//
+// Take is called for each call, by the goroutine that reads its connection: it must not
+// block. body is the server's again when it returns. If it returns true, it has taken the
+// call, and answer must be called once, from anywhere but Take; it waits while too many
+// answers do. Otherwise Serve is called.
+type Sequencer interface {
+	Handler
+	Take(group string, kind Kind, body []byte, answer func(body []byte, err error)) bool
+}
+
 // A Dialer opens a connection to a node, whose name it was told.
 type Dialer func(ctx context.Context, node string) (net.Conn, error)
 
@@ -49,6 +60,13 @@ type Options struct {
 	// DialTimeout bounds the opening of a connection with its greeting; a server's half
 	// of the greeting, too. Default 5 s.
 	DialTimeout time.Duration
+	// Silence is after which time without a byte, while calls wait, a connection is tested,
+	// and how long the other end has to answer that; then it ends with ErrSilent. Default
+	// 2 s.
+	Silence time.Duration
+	// Ended is called by a client when a connection to a node has ended, after its calls
+	// have, and before there is another.
+	Ended func(node string)
 	// Logger gets debug records. Default: discard.
 	Logger *slog.Logger
 }
@@ -69,6 +87,12 @@ func (o *Options) orDefaults() Options {
 	}
 	if got.DialTimeout <= 0 {
 		got.DialTimeout = 5 * time.Second
+	}
+	if got.Ended == nil {
+		got.Ended = func(string) {}
+	}
+	if got.Silence <= 0 {
+		got.Silence = 2 * time.Second
 	}
 	if got.Logger == nil {
 		got.Logger = slog.New(slog.DiscardHandler)

@@ -18,19 +18,17 @@ const (
 	writeTimeout = 10 * time.Second
 	// keptBuffer is the largest buffer that is kept while nothing is sent.
 	keptBuffer = 256 << 10
-	// silence is after which time without a byte a connection is tested, and how long the
-	// other end has to answer that.
-	silence = 2 * time.Second
 )
 
 // A sender is what both ends of a connection have: frames of many goroutines gather in a
 // buffer, which write sends whenever it is not empty, and watch looks after the other end
 // while calls are open.
 type sender struct {
-	wake  chan struct{} // holds one token while write may have something to do
-	watch chan struct{} // holds one token if watch must begin
-	began time.Time
-	heard atomic.Int64 // when something was read, after began
+	silence time.Duration // see Options
+	wake    chan struct{} // holds one token while write may have something to do
+	watch   chan struct{} // holds one token if watch must begin
+	began   time.Time
+	heard   atomic.Int64 // when something was read, after began
 
 	mu    sync.Mutex // protects the fields below
 	buf   []byte
@@ -41,14 +39,14 @@ type sender struct {
 	err   error         // why nothing is sent any more
 
 	open     int       // calls
-	busy     time.Time // when open left 0
+	busy     time.Time // since when something is to be heard; of the past once it was
 	watching bool
 	asked    time.Time // when the last ping was queued; zero if there was none
 	tested   time.Time // when it was written; zero if it is not yet
 }
 
-func newSender() *sender {
-	return &sender{wake: make(chan struct{}, 1), watch: make(chan struct{}, 1), began: time.Now()}
+func newSender(silence time.Duration) *sender {
+	return &sender{silence: silence, wake: make(chan struct{}, 1), watch: make(chan struct{}, 1), began: time.Now()}
 }
 
 func signal(c chan struct{}) {
@@ -58,9 +56,14 @@ func signal(c chan struct{}) {
 	}
 }
 
-// opened counts a call that is open. The caller holds mu.
+// lastHeard is when something was read, or the connection began.
+func (s *sender) lastHeard() time.Time { return s.began.Add(time.Duration(s.heard.Load())) }
+
+// opened counts a call that is open. The caller holds mu. Calls that were withdrawn while
+// nothing was heard count as open for busy: otherwise one after the other might wait in
+// vain, each for less than silence.
 func (s *sender) opened() {
-	if s.open++; s.open == 1 {
+	if s.open++; s.open == 1 && !s.busy.After(s.lastHeard()) {
 		s.busy = time.Now()
 	}
 	if !s.watching {
@@ -176,9 +179,9 @@ func (s *sender) write(conn net.Conn) error {
 }
 
 // look after the other end until ctx is done, or give ErrSilent. It wakes up only while
-// calls are open, and once after that.
+// calls are open, or nothing was heard since one was, and once after that.
 func (s *sender) look(ctx context.Context) error {
-	timer := time.NewTimer(silence)
+	timer := time.NewTimer(s.silence)
 	defer timer.Stop()
 	for {
 		select {
@@ -186,7 +189,7 @@ func (s *sender) look(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
-		for wait := silence; wait > 0; {
+		for wait := s.silence; wait > 0; {
 			timer.Reset(wait)
 			select {
 			case <-timer.C:
@@ -201,29 +204,30 @@ func (s *sender) look(ctx context.Context) error {
 	}
 }
 
-// examine says when to look again; 0 if no call is open.
+// examine says when to look again; 0 if nothing is waited for.
 func (s *sender) examine(now time.Time) (time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	last := s.began.Add(time.Duration(s.heard.Load()))
+	last := s.lastHeard()
+	waits := s.open > 0
 	if s.busy.After(last) {
-		last = s.busy
+		last, waits = s.busy, true
 	}
 	quiet := now.Sub(last)
 	switch {
-	case s.open == 0:
+	case !waits:
 		s.watching = false
 		return 0, nil
-	case quiet < silence:
-		return silence - quiet, nil
+	case quiet < s.silence:
+		return s.silence - quiet, nil
 	case !s.asked.After(last): // it was answered, or there was none
 		s.asked, s.tested, s.ping = now, time.Time{}, true
 		signal(s.wake)
-		return silence, nil
+		return s.silence, nil
 	case s.tested.IsZero(): // the write stands still, and its own timeout runs
-		return silence, nil
-	case now.Sub(s.tested) < silence:
-		return silence - now.Sub(s.tested), nil
+		return s.silence, nil
+	case now.Sub(s.tested) < s.silence:
+		return s.silence - now.Sub(s.tested), nil
 	}
 	return 0, ErrSilent
 }

@@ -53,7 +53,7 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn) error {
 	s.stats.conns.Add(1)
 	ended := ctx
 	ctx, cancel := context.WithCancelCause(ctx)
-	v := &service{sender: newSender(), server: s, ctx: ctx, running: make(map[uint64]*task), groups: make(map[string]string), work: make(chan *task)}
+	v := &service{sender: newSender(s.opt.Silence), server: s, ctx: ctx, running: make(map[uint64]*task), groups: make(map[string]string), work: make(chan *task)}
 	var wg sync.WaitGroup
 	defer func() { _ = conn.Close() }()
 	defer wg.Wait()

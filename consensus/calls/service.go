@@ -32,8 +32,9 @@ type service struct {
 	groups map[string]string
 
 	// Protected by the sender's mutex.
-	running map[uint64]*task // sender.open is their number
-	bytes   int              // their bodies
+	running   map[uint64]*task // sender.open is their number and sequenced
+	sequenced int              // calls that a Sequencer took
+	bytes     int              // the bodies of both
 }
 
 // A task is a call that is carried out.
@@ -84,7 +85,7 @@ func (v *service) read(conn net.Conn) error {
 func (v *service) start(f frame, owned bool) error {
 	opt := &v.server.opt
 	v.mu.Lock()
-	if len(v.running) >= opt.MaxCalls || v.bytes >= opt.MaxBytes {
+	if len(v.running)+v.sequenced >= opt.MaxCalls || v.bytes >= opt.MaxBytes {
 		v.mu.Unlock()
 		v.server.stats.overloaded.Add(1)
 		// This waits for room with everything that follows: who does not read answers is
@@ -95,6 +96,10 @@ func (v *service) start(f frame, owned bool) error {
 		v.buf = appendHead(v.buf, 0, frameOverload, f.call)
 		v.mu.Unlock()
 		signal(v.wake)
+		return nil
+	}
+	if v.sequence(f) {
+		v.server.stats.calls.Add(1)
 		return nil
 	}
 	t := v.server.spare.Get().(*task)
@@ -119,6 +124,54 @@ func (v *service) start(f frame, owned bool) error {
 		v.workers.Go(func() { v.worker(t) })
 	}
 	return nil
+}
+
+// sequence offers a call to the Sequencer, if the handler is one. It is called with mu held,
+// and releases it if the call was taken.
+func (v *service) sequence(f frame) bool {
+	s, ok := v.server.handler.(Sequencer)
+	if !ok {
+		return false
+	}
+	size := len(f.body)
+	v.sequenced++
+	v.bytes += size
+	v.opened()
+	v.mu.Unlock()
+	taken := s.Take(v.group(f.group), f.ask, f.body, func(answer []byte, err error) {
+		v.answer(f.call, answer, err)
+		v.sequenced--
+		v.bytes -= size
+		v.open--
+		v.mu.Unlock()
+		signal(v.wake)
+	})
+	if taken {
+		return true
+	}
+	v.mu.Lock()
+	v.sequenced--
+	v.bytes -= size
+	v.open--
+	return false
+}
+
+// answer queues the answer to a call, when there is room. It returns with mu held.
+func (v *service) answer(call uint64, answer []byte, err error) {
+	if err == nil && len(answer) > MaxBody {
+		err = fmt.Errorf("answer of %d bytes", len(answer))
+	}
+	roomErr := v.lockWithRoom(v.ctx)
+	if roomErr != nil {
+		v.mu.Lock()
+	}
+	switch {
+	case roomErr != nil: // the connection ended
+	case err == nil:
+		v.buf = appendAnswer(v.buf, call, answer)
+	default:
+		v.buf = appendError(v.buf, call, err)
+	}
 }
 
 // group is a name without memory of its own if it was there before.
@@ -150,20 +203,7 @@ func (v *service) worker(t *task) {
 func (v *service) carryOut(t *task) {
 	answer, err := v.server.handler.Serve(t.ctx, t.group, t.kind, t.body)
 	t.cancel()
-	if err == nil && len(answer) > MaxBody {
-		err = fmt.Errorf("answer of %d bytes", len(answer))
-	}
-	roomErr := v.lockWithRoom(v.ctx)
-	if roomErr != nil {
-		v.mu.Lock()
-	}
-	switch {
-	case roomErr != nil: // the connection ended
-	case err == nil:
-		v.buf = appendAnswer(v.buf, t.id, answer)
-	default:
-		v.buf = appendError(v.buf, t.id, err)
-	}
+	v.answer(t.id, answer, err)
 	delete(v.running, t.id)
 	v.open--
 	v.bytes -= len(t.body)
