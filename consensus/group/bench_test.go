@@ -14,6 +14,7 @@ import (
 
 	"github.com/meshkv/meshkv/consensus/group"
 	"github.com/meshkv/meshkv/consensus/logstore"
+	"github.com/meshkv/meshkv/consensus/raftnet"
 	"github.com/meshkv/meshkv/consensus/streams"
 	"golang.org/x/sys/unix"
 )
@@ -53,6 +54,9 @@ func tcpNodes(b *testing.B, n int, names []string, coalesce bool) map[string][]*
 		must(err)
 		b.Cleanup(hearts.close)
 		running.Go(func() { _ = mux.Run(ctx) })
+		wire, err := raftnet.Open(mux, nil)
+		must(err)
+		b.Cleanup(func() { _ = wire.Close() })
 		home := filepath.Join(dir, servers[i].ID)
 		must(os.Mkdir(home, 0o700))
 		store, err := logstore.Open(filepath.Join(home, "raft.db"), nil)
@@ -61,9 +65,9 @@ func tcpNodes(b *testing.B, n int, names []string, coalesce bool) map[string][]*
 		for _, name := range names {
 			log, err := store.Group(name)
 			must(err)
-			layer, err := mux.Layer(name)
+			member, err := wire.Member(name, servers[i].Addr)
 			must(err)
-			cfg := group.Config{ID: servers[i].ID, Dir: filepath.Join(home, name), Log: log, Streams: layer, FSM: newKV(), Bootstrap: servers}
+			cfg := group.Config{ID: servers[i].ID, Dir: filepath.Join(home, name), Log: log, Transport: member, FSM: newKV(), Bootstrap: servers}
 			if coalesce {
 				cfg.Heartbeats, err = hearts.Line(name)
 				must(err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/meshkv/meshkv/consensus/group"
 	"github.com/meshkv/meshkv/consensus/logstore"
+	"github.com/meshkv/meshkv/consensus/raftnet"
 	"github.com/meshkv/meshkv/consensus/streams"
 	"github.com/meshkv/meshkv/consensus/streams/memnet"
 )
@@ -168,6 +169,8 @@ func (c *cluster) start(n *node) {
 			c.t.Error(err)
 		}
 	})
+	wire, err := raftnet.Open(mux, nil)
+	must(err)
 	n.store, err = logstore.Open(filepath.Join(n.dir, "raft.db"), nil)
 	must(err)
 	if c.beats {
@@ -179,11 +182,11 @@ func (c *cluster) start(n *node) {
 		c.t.Helper()
 		log, err := n.store.Group(name)
 		must(err)
-		layer, err := mux.Layer(name)
+		member, err := wire.Member(name, n.id)
 		must(err)
 		n.fsms[name] = newKV()
 		cfg := group.Config{
-			ID: n.id, Dir: filepath.Join(n.dir, name), Log: log, Streams: layer, FSM: n.fsms[name], Bootstrap: c.servers(),
+			ID: n.id, Dir: filepath.Join(n.dir, name), Log: log, Transport: member, FSM: n.fsms[name], Bootstrap: c.servers(),
 		}
 		if c.beats {
 			cfg.Heartbeats, err = n.beats.Line(name)
@@ -202,6 +205,7 @@ func (c *cluster) start(n *node) {
 		if c.beats {
 			n.beats.close()
 		}
+		must(wire.Close())
 		cancel()
 		running.Wait()
 		must(n.store.Close())

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	"github.com/meshkv/meshkv/consensus/logstore"
+	"github.com/meshkv/meshkv/consensus/raftnet"
 )
 
 // A Server is a replica of a group.
@@ -28,12 +29,12 @@ type Config struct {
 	Dir string
 	// Log keeps the log and the votes. It must not be closed before the Group.
 	Log logstore.Log
-	// Streams lead to the other replicas of the group. The Group closes them.
-	Streams raft.StreamLayer
-	FSM     FSM
+	// Transport leads to the other replicas of the group. The Group closes it.
+	Transport *raftnet.Member
+	FSM       FSM
 
 	// Heartbeats carry the heartbeats of the group, if they can. The Group closes them.
-	// Default: each travels alone, on a stream of the group.
+	// Default: each travels alone.
 	Heartbeats Heartbeats
 	// Bootstrap are the voters of a group that begins. It must be the same, by a
 	// decision that was made once, at all that are given any, and is ignored where
@@ -74,25 +75,18 @@ const (
 	// twice that, if it was not given notice; and how soon Raft tries again to reach
 	// one.
 	commitTimeout = 200 * time.Millisecond
-	// rpcTimeout bounds each exchange with another replica.
-	rpcTimeout = 2 * time.Second
 	// reachTimeout bounds how long an append waits for its follower to be reached.
 	reachTimeout = 30 * time.Second
 	// enqueueTimeout bounds how long a command waits for a place in Raft's queue.
 	enqueueTimeout = time.Second
 
 	keptSnapshots = 2
-	// pooledStreams is how many streams to each node stay open beside the pipeline, for
-	// a heartbeat, a notice, and a question of a read; pooledWithHeartbeats is how many
-	// if two of these go another way. Each takes 512 KiB at both ends together.
-	pooledStreams        = 3
-	pooledWithHeartbeats = 1
 )
 
 // withDefaults is c with its defaults; the error says what is missing.
 func (c Config) withDefaults() (Config, error) {
-	if c.ID == "" || c.Dir == "" || c.Log == nil || c.Streams == nil || c.FSM == nil {
-		return c, errors.New("group: ID, Dir, Log, Streams and FSM are required")
+	if c.ID == "" || c.Dir == "" || c.Log == nil || c.Transport == nil || c.FSM == nil {
+		return c, errors.New("group: ID, Dir, Log, Transport and FSM are required")
 	}
 	return c.defaults(), nil
 }
@@ -170,8 +164,7 @@ func newLogger(log *slog.Logger) hclog.Logger {
 func unreachable(msg string) bool {
 	return slices.ContainsFunc([]string{
 		"failed to heartbeat to", "failed to appendEntries to", "failed to pipeline appendEntries", "failed to make requestVote RPC",
-		"failed to make requestPreVote RPC", "failed to decode incoming command", "failed to flush response", "failed to accept connection",
-		"failed to send snapshot to", "failed to make timeoutNow RPC",
+		"failed to make requestPreVote RPC", "failed to send snapshot to", "failed to make timeoutNow RPC",
 	}, func(prefix string) bool { return strings.HasPrefix(msg, prefix) })
 }
 

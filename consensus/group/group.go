@@ -47,17 +47,10 @@ func Open(c Config) (*Group, error) {
 		if c.Heartbeats != nil {
 			c.Heartbeats.Close()
 		}
-		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Streams.Close()))
+		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Transport.Close()))
 	}
 	g.applier = newApplier(c.FSM, snapshots)
-	pooled := pooledStreams
-	if c.Heartbeats != nil {
-		pooled = pooledWithHeartbeats
-	}
-	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: c.Streams, MaxPool: pooled, Timeout: rpcTimeout, Logger: logger, MsgpackUseNewTimeFormat: true,
-	})
-	g.transport = &transport{NetworkTransport: network, progress: g.progress, heartbeats: c.Heartbeats, closed: make(chan struct{})}
+	g.transport = newTransport(c.Transport, g.progress, c.Heartbeats)
 	rc := c.raft(logger)
 	notify := make(chan bool)
 	rc.NotifyCh = notify

@@ -29,7 +29,7 @@ func (t *transport) ask(to raft.Server, req *raft.AppendEntriesRequest, resp *ra
 			return nil
 		}
 	}
-	return t.NetworkTransport.AppendEntries(to.ID, to.Address, req, resp)
+	return t.Member.AppendEntries(to.ID, to.Address, req, resp)
 }
 
 func beatOf(req *raft.AppendEntriesRequest) heartbeat.Beat {

@@ -9,11 +9,11 @@ import (
 
 const (
 	// noticeDelay is how long a notice waits for an entry that makes it needless,
-	// when commits follow each other; at most it is twice that.
-	noticeDelay = 5 * time.Millisecond
+	// when commits follow each other and nobody asks; at most it is twice that.
+	noticeDelay = 20 * time.Millisecond
 	// noticeCalm is how long after the last commit the next one is a lone one, of
 	// which notice is given at once.
-	noticeCalm = 20 * time.Millisecond
+	noticeCalm = 80 * time.Millisecond
 )
 
 // A teller gives followers notice of what is committed when no entry does. Raft
@@ -28,13 +28,15 @@ const (
 // the follower knows.
 //
 // It sends one for each follower at a time, and one only for each index: what gets
-// lost Raft makes good.
+// lost Raft makes good. A follower that waits for an index, since somebody reads there,
+// gets notice of it at once.
 type teller struct {
 	g *Group
 
 	commit uint64    // at the last look
 	at     time.Time // when that was new
 	lone   bool      // nothing was committed in the time before
+	asked  bool      // a follower waits for more than it was told
 	debts  map[raft.ServerID]*debt
 }
 
@@ -68,6 +70,7 @@ func (t *teller) run() {
 			case <-t.g.ctx.Done():
 				return
 			case <-t.g.progress.answered:
+			case <-t.g.progress.asked:
 			case <-t.g.applier.applying:
 			case <-timer.C:
 			}
@@ -75,20 +78,24 @@ func (t *teller) run() {
 			if wait > 0 {
 				timer.Reset(wait)
 			}
-			if !t.lone && time.Since(t.at) < noticeCalm {
+			if !t.lone && !t.asked && time.Since(t.at) < noticeCalm {
 				over = t.pause(changed)
 			}
 		}
 	}
 }
 
-// pause lets noticeDelay pass: commits follow each other, and each would wake the
-// teller several times. It reports whether changed was closed, or the replica ended.
+// pause lets noticeDelay pass, or until a follower asks: commits follow each other, and
+// each would wake the teller several times. It reports whether changed was closed, or the
+// replica ended.
 func (t *teller) pause(changed <-chan struct{}) (over bool) {
 	timer := time.NewTimer(noticeDelay)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return false
+	case <-t.g.progress.asked:
+		signal(t.g.progress.asked) // for run, which looks
 		return false
 	case <-changed:
 	case <-t.g.ctx.Done():
@@ -108,6 +115,7 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 		t.commit, t.at = commit, now
 	}
 	unsettled := false
+	t.asked = false
 	for id, f := range t.g.progress.of(term) {
 		unsettled = unsettled || f.match > commit
 		d := t.debts[id]
@@ -115,6 +123,7 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 			d = new(debt)
 			t.debts[id] = d
 		}
+		t.asked = t.asked || f.asked > f.commit
 		goal := min(commit, f.match)
 		if f.commit >= goal || d.tried >= goal || d.busy.Load() {
 			continue
@@ -125,19 +134,14 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 				d.due = now.Add(noticeDelay)
 			}
 		}
-		if left := d.due.Sub(now); left > 0 {
+		if left := d.due.Sub(now); left > 0 && f.asked <= f.commit {
 			if wait == 0 || left < wait {
 				wait = left
 			}
 			continue
 		}
 		d.tried = goal
-		d.busy.Store(true)
-		t.g.work.Go(func() { // within run, which work counts too
-			t.send(raft.Server{ID: id, Address: f.addr}, term, goal)
-			d.busy.Store(false)
-			signal(t.g.progress.answered) // there may be more by now
-		})
+		t.send(d, raft.Server{ID: id, Address: f.addr}, term, goal)
 	}
 	// Raft commits what was answered a moment later. It tells who applies, but of its
 	// own entries nobody.
@@ -147,19 +151,24 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 	return wait
 }
 
-// send is one notice.
-func (t *teller) send(to raft.Server, term, index uint64) {
+// send is one notice. What cannot be sent is for Raft to find.
+func (t *teller) send(d *debt, to raft.Server, term, index uint64) {
 	var entry raft.Log
 	if err := t.g.cfg.Log.GetLog(index, &entry); err != nil {
-		return // compacted, or the log has failed: that is for Raft to find
+		return // compacted, or the log has failed
 	}
 	if !t.g.replicatesTo(to) {
 		return
 	}
 	req := t.g.appendRequest(term)
 	req.PrevLogEntry, req.PrevLogTerm, req.LeaderCommitIndex = entry.Index, entry.Term, index
-	var resp raft.AppendEntriesResponse
-	if err := t.g.transport.append(to.ID, to.Address, &req, &resp); err != nil {
+	d.busy.Store(true)
+	err := t.g.transport.notify(to, &req, func() {
+		d.busy.Store(false)
+		signal(t.g.progress.answered) // there may be more by now
+	})
+	if err != nil {
+		d.busy.Store(false)
 		t.g.cfg.Logger.Debug("follower was given no notice", "peer", string(to.ID), "index", index, "err", err)
 	}
 }

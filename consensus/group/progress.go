@@ -19,6 +19,7 @@ type progress struct {
 	sent     atomic.Uint64 // appends, without heartbeats
 	beats    atomic.Uint64 // heartbeats that went alone
 	answered chan struct{} // of capacity 1: a follower has more than before
+	asked    chan struct{} // of capacity 1: a follower waits for more than it was told
 }
 
 // A follower has answered an append of the term, or was not reached by one.
@@ -26,10 +27,11 @@ type follower struct {
 	addr   raft.ServerAddress
 	match  uint64 // its log is ours up to here
 	commit uint64 // it knows that entries up to here are committed; commit <= match
+	asked  uint64 // it waits for this one to be known there
 }
 
 func newProgress() *progress {
-	return &progress{followers: make(map[raft.ServerID]follower), down: make(map[raft.ServerID]chan struct{}), answered: make(chan struct{}, 1)}
+	return &progress{followers: make(map[raft.ServerID]follower), down: make(map[raft.ServerID]chan struct{}), answered: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
 }
 
 // in returns the follower called id and true, if term is not over. It is called with
@@ -72,6 +74,19 @@ func (p *progress) has(id raft.ServerID, addr raft.ServerAddress, term, match, c
 	signal(p.answered)
 }
 
+// waits says that somebody waits at a follower for index to be known there.
+func (p *progress) waits(id raft.ServerID, term, index uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.in(term, id)
+	if !ok || f.commit >= index || f.asked >= index {
+		return
+	}
+	f.asked = index
+	p.followers[id] = f
+	signal(p.asked)
+}
+
 // lost says that a follower could not be reached: it may have been started anew, and
 // a replica begins without a commit index.
 func (p *progress) lost(id raft.ServerID, term uint64) {
@@ -80,6 +95,18 @@ func (p *progress) lost(id raft.ServerID, term uint64) {
 	if f, ok := p.in(term, id); ok {
 		f.commit = 0
 		p.followers[id] = f
+	}
+}
+
+// lostAt is lost for whoever is at addr.
+func (p *progress) lostAt(addr raft.ServerAddress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, f := range p.followers {
+		if f.addr == addr {
+			f.commit = 0
+			p.followers[id] = f
+		}
 	}
 }
 

@@ -251,6 +251,14 @@ func (g *Group) ReadIndexFor(ctx context.Context, voter string, term uint64) (ui
 	return index, g.reads.await(ctx, index)
 }
 
+// Hasten tells another member at once, if this replica leads, that entries up to index are committed:
+// somebody there waits for it. Otherwise it learns a little later, with the next entry.
+func (g *Group) Hasten(member string, index uint64) {
+	if term, leads := g.leads(); leads {
+		g.progress.waits(raft.ServerID(member), term, index)
+	}
+}
+
 // An answer to the question for a voter's term.
 type answer int
 

@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/meshkv/meshkv/consensus/raftnet"
 )
 
-// transport is Raft's own, with these differences:
+// transport is raftnet's, with these differences:
 //
 //   - It sees what followers answer, for progress.
 //   - Heartbeats go by Config.Heartbeats, if they can.
@@ -18,12 +19,8 @@ import (
 //     was started anew would be without entries for.
 //   - A pipeline does not send an append without entries whose commit index its
 //     follower knows. Raft makes one after each commitTimeout, for each follower.
-//   - A pipeline ends with the first answer that is no success. Raft (1.8.0) reads no
-//     more answers after that one, but sends another request if there is an entry to
-//     send at that moment. It has room for two, so that one waits for ever: the
-//     follower gets heartbeats and no more entries, and Shutdown does not return.
 type transport struct {
-	*raft.NetworkTransport
+	*raftnet.Member
 	progress         *progress
 	heartbeats       Heartbeats // nil: Raft's own
 	heartbeatHandler atomic.Pointer[func(raft.RPC)]
@@ -31,10 +28,24 @@ type transport struct {
 	closed           chan struct{}
 }
 
+func newTransport(m *raftnet.Member, p *progress, h Heartbeats) *transport {
+	m.Observe(&raftnet.Observer{
+		Answered: func(a raftnet.Answer) {
+			if a.Err != nil {
+				p.lost(a.To.ID, a.Request.Term)
+			} else {
+				p.appended(a.To.ID, a.To.Address, a.Request, a.Response)
+			}
+		},
+		Broken: p.lostAt,
+	})
+	return &transport{Member: m, progress: p, heartbeats: h, closed: make(chan struct{})}
+}
+
 // SetHeartbeatHandler implements raft.Transport.
 func (t *transport) SetHeartbeatHandler(h func(raft.RPC)) {
 	t.heartbeatHandler.Store(&h)
-	t.NetworkTransport.SetHeartbeatHandler(h)
+	t.Member.SetHeartbeatHandler(h)
 }
 
 // Close ends what is under way. It may be called twice.
@@ -43,7 +54,7 @@ func (t *transport) Close() error {
 	if t.heartbeats != nil {
 		t.heartbeats.Close()
 	}
-	return t.NetworkTransport.Close()
+	return t.Member.Close()
 }
 
 // AppendEntries implements raft.Transport.
@@ -57,7 +68,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 		return nil
 	}
 	t.progress.beats.Add(1)
-	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	err := t.Member.AppendEntries(id, to, req, resp)
 	if err != nil {
 		t.progress.failed(id, req.Term)
 		return err
@@ -69,13 +80,30 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 // append sends an append that is no heartbeat.
 func (t *transport) append(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	t.progress.sent.Add(1)
-	err := t.NetworkTransport.AppendEntries(id, to, req, resp)
+	err := t.Member.AppendEntries(id, to, req, resp)
 	if err != nil {
 		t.progress.failed(id, req.Term)
 		return err
 	}
 	t.progress.appended(id, to, req, resp)
 	return nil
+}
+
+// notify sends an append without entries and does not wait. If it returns nil, done is called once.
+func (t *transport) notify(to raft.Server, req *raft.AppendEntriesRequest, done func()) error {
+	t.progress.sent.Add(1)
+	err := t.StartAppend(to.Address, req, func(resp *raft.AppendEntriesResponse, err error) {
+		if err != nil {
+			t.progress.failed(to.ID, req.Term)
+		} else {
+			t.progress.appended(to.ID, to.Address, req, resp)
+		}
+		done()
+	})
+	if err != nil {
+		t.progress.failed(to.ID, req.Term)
+	}
+	return err
 }
 
 // awaitReachable waits for at most reachTimeout; then Raft may count a failure.
@@ -95,7 +123,7 @@ func (t *transport) awaitReachable(id raft.ServerID) {
 
 // InstallSnapshot implements raft.Transport.
 func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	err := t.NetworkTransport.InstallSnapshot(id, to, req, resp, data)
+	err := t.Member.InstallSnapshot(id, to, req, resp, data)
 	if err == nil && resp.Success {
 		t.progress.has(id, to, req.Term, req.LastLogIndex, 0)
 	}
@@ -104,16 +132,14 @@ func (t *transport) InstallSnapshot(id raft.ServerID, to raft.ServerAddress, req
 
 // AppendEntriesPipeline implements raft.Transport.
 func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
-	inner, err := t.NetworkTransport.AppendEntriesPipeline(id, to)
+	inner, err := t.Member.AppendEntriesPipeline(id, to)
 	if err != nil {
 		return nil, err
 	}
-	p := &pipeline{AppendPipeline: inner, to: raft.Server{ID: id, Address: to}, progress: t.progress, answers: make(chan raft.AppendFuture), closed: make(chan struct{})}
-	go p.run() // until Close, which Raft defers
-	return p, nil
+	return &pipeline{inner, id, t.progress}, nil
 }
 
-// isHeartbeat reports whether req is one, as Raft's transport tells them apart.
+// isHeartbeat reports whether req is one, as raft.NetworkTransport tells them apart.
 func isHeartbeat(req *raft.AppendEntriesRequest) bool {
 	return req.PrevLogEntry == 0 && req.PrevLogTerm == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
 }
@@ -128,62 +154,19 @@ func (g *Group) appendRequest(term uint64) raft.AppendEntriesRequest {
 	}
 }
 
-// A pipeline ends with the first answer that is no success: it refuses what comes
-// later, and takes the answers to what was on its way.
+// A pipeline leaves out what its follower knows.
 type pipeline struct {
 	raft.AppendPipeline
-	to       raft.Server
+	to       raft.ServerID
 	progress *progress
-	answers  chan raft.AppendFuture
-	failed   atomic.Bool
-	closed   chan struct{}
-	once     sync.Once
 }
 
 // AppendEntries returns no future if the request needed not to be sent: Raft looks at
 // those from Consumer alone.
 func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	if p.failed.Load() {
-		return nil, raft.ErrPipelineShutdown
-	}
-	if len(req.Entries) == 0 && p.progress.knows(p.to.ID, req) {
+	if len(req.Entries) == 0 && p.progress.knows(p.to, req) {
 		return nil, nil
 	}
 	p.progress.sent.Add(1)
 	return p.AppendPipeline.AppendEntries(req, resp)
-}
-
-func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
-
-func (p *pipeline) Close() error {
-	p.once.Do(func() { close(p.closed) })
-	return p.AppendPipeline.Close()
-}
-
-func (p *pipeline) run() {
-	for {
-		var f raft.AppendFuture
-		select {
-		case f = <-p.AppendPipeline.Consumer():
-		case <-p.closed:
-			return
-		}
-		if p.failed.Load() {
-			continue // Raft does not read it
-		}
-		req, resp, err := f.Request(), f.Response(), f.Error()
-		if err != nil || !resp.Success || resp.Term > req.Term {
-			p.failed.Store(true)
-		}
-		select {
-		case p.answers <- f: // first: Raft may commit by it
-		case <-p.closed:
-			return
-		}
-		if err != nil {
-			p.progress.lost(p.to.ID, req.Term)
-		} else {
-			p.progress.appended(p.to.ID, p.to.Address, req, resp)
-		}
-	}
 }

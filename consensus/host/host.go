@@ -17,6 +17,7 @@ import (
 	"github.com/meshkv/meshkv/consensus/heartbeat"
 	"github.com/meshkv/meshkv/consensus/logstore"
 	"github.com/meshkv/meshkv/consensus/placement"
+	"github.com/meshkv/meshkv/consensus/raftnet"
 	"github.com/meshkv/meshkv/consensus/replica"
 	"github.com/meshkv/meshkv/consensus/streams"
 )
@@ -60,6 +61,7 @@ type Host struct {
 	client   *calls.Client
 	server   *calls.Server
 	beats    *heartbeat.Coalescer
+	rafts    *raftnet.Net
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -123,6 +125,9 @@ func Open(c Config) (_ *Host, err error) {
 	h.client = calls.NewClient(h.dialCalls, opts)
 	h.server = calls.NewServer(h, opts)
 	h.beats = heartbeat.New(h.sendHeartbeats, nil)
+	if h.rafts, err = raftnet.Open(h.mux, opts); err != nil {
+		return nil, errors.Join(err, h.rpc.Close(), h.engine.Close())
+	}
 	h.ctx, h.cancel = context.WithCancel(context.Background()) // until Close
 	h.work.Go(func() {
 		if err := h.mux.Run(h.ctx); err != nil && h.ctx.Err() == nil {
@@ -204,7 +209,7 @@ func (h *Host) Close(ctx context.Context) error {
 	err := h.closeReplicas(ctx)
 	h.cancel()
 	h.beats.Close()
-	err = errors.Join(err, h.client.Close(), h.rpc.Close())
+	err = errors.Join(err, h.rafts.Close(), h.client.Close(), h.rpc.Close())
 	h.work.Wait()
 	return errors.Join(err, h.engine.Close())
 }

@@ -170,16 +170,16 @@ func (h *Host) open(e Entry, duty placement.Duty) error {
 		return fmt.Errorf("open log of group %s: %w", name, err)
 	}
 	id := h.identity.server(h.cfg.Zone).Replica().ID
-	layer, err := h.mux.Layer(layerName(name, id))
+	member, err := h.rafts.Member(name, id)
 	if err != nil {
-		return fmt.Errorf("open streams of group %s: %w", name, err)
+		return fmt.Errorf("open transport of group %s: %w", name, err)
 	}
 	line, err := h.beats.Line(name)
 	if err != nil {
-		return fmt.Errorf("open heartbeats of group %s: %w", name, errors.Join(err, layer.Close()))
+		return fmt.Errorf("open heartbeats of group %s: %w", name, errors.Join(err, member.Close()))
 	}
 	gc := group.Config{
-		ID: id, Dir: h.groupDir(store), Log: log, Streams: memberLayer{layer, name}, Heartbeats: line, Logger: h.log.With("group", name),
+		ID: id, Dir: h.groupDir(store), Log: log, Transport: member, Heartbeats: line, Logger: h.log.With("group", name),
 		SnapshotThreshold: snapshotThreshold, TrailingLogs: trailingLogs,
 	}
 	if duty == placement.Begin && !h.identity.left(name) {

@@ -131,5 +131,7 @@ func (r *Replica) readIndex(ctx context.Context, voter string, term uint64) (uin
 	if err := r.state.over(); err != nil { // Raft goes on where the machine has stopped
 		return 0, err
 	}
-	return r.state.index(), nil
+	index := r.state.index()
+	r.group.Hasten(voter, index)
+	return index, nil
 }

@@ -88,7 +88,7 @@ type Replica struct {
 func Open(c Config) (*Replica, error) {
 	c, err := c.withDefaults()
 	if err != nil {
-		return nil, errors.Join(err, c.Group.Streams.Close())
+		return nil, errors.Join(err, c.Group.Transport.Close())
 	}
 	r := &Replica{cfg: c, log: c.Logger, state: newState(c.Epoch), requests: newRequests()}
 	r.duties = newDuties(r)
