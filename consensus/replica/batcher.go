@@ -12,9 +12,6 @@ import (
 const (
 	// batchBytes bounds the commands of one entry; a longer one goes alone.
 	batchBytes = 256 << 10
-	// linger bounds how long a batch waits for as many commands as the one before had:
-	// their callers are about to give the next ones. One caller alone never waits.
-	linger = 500 * time.Microsecond
 	// queuedBytes bounds the commands that wait for an entry.
 	queuedBytes = 32 << 20
 )
@@ -28,8 +25,8 @@ type batcher struct {
 	mu     sync.Mutex // protects the fields below
 	queue  []*proposal
 	bytes  int
-	flying bool           // an entry is on its way
-	last   int            // commands of the entry before
+	flying bool // an entry is on its way
+	pace   pace
 	waits  *time.Timer    // of a batch that lingers; nil: none does
 	work   sync.WaitGroup // entries on their way
 	closed bool
@@ -93,9 +90,9 @@ func (b *batcher) launch(waited bool) {
 	if len(b.queue) == 0 || b.flying {
 		return
 	}
-	if len(b.queue) < b.last && !waited {
+	if len(b.queue) < b.pace.want && b.bytes < batchBytes && !waited {
 		if b.waits == nil {
-			b.waits = time.AfterFunc(linger, b.lingered)
+			b.waits = time.AfterFunc(b.pace.until, b.lingered)
 		}
 		return
 	}
@@ -119,7 +116,7 @@ func (b *batcher) launch(waited bool) {
 	b.queue = append(b.queue[:0], b.queue[n:]...)
 	clear(b.queue[len(b.queue):cap(b.queue)])
 	b.bytes -= size
-	b.flying, b.last = true, n
+	b.flying = true
 	b.work.Go(func() { b.fly(batch, entry) })
 }
 
@@ -133,6 +130,7 @@ func (b *batcher) lingered() {
 
 // fly proposes one batch, and starts the next.
 func (b *batcher) fly(batch []*proposal, entry []byte) {
+	began := time.Now()
 	// Their callers have their own deadlines; Raft answers in any case.
 	response, err := b.group.Propose(context.Background(), entry)
 	outcomes, ok := response.([]outcome)
@@ -141,6 +139,7 @@ func (b *batcher) fly(batch []*proposal, entry []byte) {
 	}
 	b.mu.Lock()
 	b.flying = false
+	b.pace.flown(time.Since(began), len(batch), len(b.queue))
 	b.launch(b.closed)
 	b.mu.Unlock()
 	for i, p := range batch {
