@@ -29,14 +29,14 @@ func Absent() *calls.Refusal { return &calls.Refusal{Code: refusedNotLeader} }
 func refusal(err error) *calls.Refusal {
 	var nl *group.NotLeaderError
 	switch {
+	case errors.Is(err, group.ErrUnknownOutcome): // before all others: why it is not known may be one of them
+		return &calls.Refusal{Code: refusedUnknown, Detail: err.Error()}
 	case errors.As(err, &nl):
 		return &calls.Refusal{Code: refusedNotLeader, Detail: nodeOf(nl.Leader.Addr)}
 	case errors.Is(err, group.ErrOverloaded):
 		return &calls.Refusal{Code: refusedOverloaded, Detail: err.Error()}
 	case errors.Is(err, group.ErrClosed):
 		return &calls.Refusal{Code: refusedNotLeader}
-	case errors.Is(err, group.ErrUnknownOutcome):
-		return &calls.Refusal{Code: refusedUnknown, Detail: err.Error()}
 	case errors.Is(err, machine.ErrLeaseNotFound):
 		return &calls.Refusal{Code: refusedSession, Detail: err.Error()}
 	case errors.Is(err, group.ErrNotApplied):
