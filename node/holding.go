@@ -188,6 +188,7 @@ func (n *Node) resume(states map[string]storage.KeyspaceState) (obsolete []func(
 			n.catalog.learn(e.Key, l)
 		}
 	}
+	n.recallStrongs()
 	newest := make(map[string]uint64)
 	for s := range states {
 		if id, err := parseKeyspaceID(s); err == nil {

@@ -230,6 +230,20 @@ func (n *Node) readStrong(name string) (newest host.Entry, err error) {
 	return newest, err
 }
 
+// recallStrongs learns of the strong keyspaces that were known before a restart. It comes before the
+// first call: a put to one that is not known makes an eventual keyspace of that name, and is
+// acknowledged there.
+func (n *Node) recallStrongs() {
+	for e, err := range n.held(strongKeyspace).ks.List(context.Background(), "", &client.ListOptions{KeysOnly: true}) {
+		if err != nil {
+			break // the context does not end, and there is no other
+		}
+		if entry, err := n.readStrong(e.Key); err == nil {
+			n.strongs.learn(entry)
+		}
+	}
+}
+
 // watchStrongs learns of strong keyspaces.
 func (n *Node) watchStrongs(ctx context.Context) {
 	n.watchSystem(ctx, strongKeyspace, func(ev client.Event) {
