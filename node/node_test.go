@@ -68,7 +68,7 @@ func cluster(t *testing.T, count int) []*node.Node {
 // how often it is asked.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute) // a machine may be busy
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
