@@ -13,8 +13,9 @@ type Status struct {
 	Ready     bool
 	NotReady  []string // what readiness waits for
 	Members   map[MemberStatus]int
-	Links     []LinkStatus // by peer
-	Keyspaces []KeyspaceStatus
+	Links     []LinkStatus     // by peer
+	Keyspaces []KeyspaceStatus // eventual ones, and copies of strong ones
+	Strong    []StrongStatus   // what is here of strong keyspaces, by name
 	Storage   StorageStatus
 	Clock     ClockStatus
 	Drops     map[string]uint64 // dropped items by reason, those of keyspaces aside
@@ -77,6 +78,22 @@ type KeyspaceStatus struct {
 	Diverged    bool // there are Divergences
 	Divergences []DivergenceStatus
 	Drops       map[string]uint64 // by reason
+}
+
+// StrongStatus is what one node has of a strong keyspace: how old its local reads and
+// watches may be.
+type StrongStatus struct {
+	Name string
+	// Role of the replica here: leader, follower or candidate; or copy, which is no
+	// replica and is kept up to date by gossip.
+	Role     string
+	Leader   string // node that leads, as far as a replica knows
+	Revision uint64 // reached here
+	// Behind is how many entries, of a copy changes, are known to be missing here.
+	Behind uint64
+	// Age is for how long something may be missing of which this node does not know: since
+	// the leader was heard, or since the moment whose state a copy has. Negative: not known yet.
+	Age time.Duration
 }
 
 // BootstrapStatus is how far an empty keyspace has been filled.

@@ -16,13 +16,14 @@ func (s Status) MarshalJSON() ([]byte, error) {
 		Members   map[MemberStatus]int `json:"members"`
 		Links     []LinkStatus         `json:"links"`
 		Keyspaces []KeyspaceStatus     `json:"keyspaces"`
+		Strong    []StrongStatus       `json:"strong"`
 		Storage   StorageStatus        `json:"storage"`
 		Clock     ClockStatus          `json:"clock"`
 		Drops     map[string]uint64    `json:"drops"`
 		Warnings  []string             `json:"warnings"`
 	}{
 		s.Name, s.Inc, s.Version, s.MeshAddr, s.APIAddr, s.Uptime.Seconds(), s.Ready, list(s.NotReady),
-		dict(s.Members), list(s.Links), list(s.Keyspaces), s.Storage, s.Clock, dict(s.Drops), list(s.Warnings),
+		dict(s.Members), list(s.Links), list(s.Keyspaces), list(s.Strong), s.Storage, s.Clock, dict(s.Drops), list(s.Warnings),
 	})
 }
 
@@ -80,6 +81,23 @@ func (k KeyspaceStatus) MarshalJSON() ([]byte, error) {
 		Divergences      []DivergenceStatus `json:"divergences"`
 		Drops            map[string]uint64  `json:"drops"`
 	}(k))
+}
+
+// MarshalJSON is a strong keyspace in the status of the HTTP API.
+func (s StrongStatus) MarshalJSON() ([]byte, error) {
+	var age *float64
+	if s.Age >= 0 {
+		seconds := s.Age.Seconds()
+		age = &seconds
+	}
+	return marshalPlain(struct {
+		Name     string   `json:"name"`
+		Role     string   `json:"role"`
+		Leader   string   `json:"leader,omitempty"`
+		Revision uint64   `json:"revision"`
+		Behind   uint64   `json:"behind"`
+		Age      *float64 `json:"age_seconds"`
+	}{s.Name, s.Role, s.Leader, s.Revision, s.Behind, age})
 }
 
 // MarshalJSON is a bootstrap in the status of the HTTP API.

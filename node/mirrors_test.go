@@ -12,6 +12,21 @@ import (
 	"github.com/meshkv/meshkv/node"
 )
 
+// strongStatus is what a node tells of a strong keyspace, and of what it has of it.
+func strongStatus(t *testing.T, n *node.Node, keyspace string) client.StrongStatus {
+	t.Helper()
+	st, err := n.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range st.Strong {
+		if s.Name == keyspace {
+			return s
+		}
+	}
+	return client.StrongStatus{}
+}
+
 // localEntries is what a node lists of a strong keyspace without asking others.
 func localEntries(t *testing.T, n *node.Node, keyspace string) map[string]string {
 	t.Helper()
@@ -80,6 +95,22 @@ func TestMirrorOnANodeWithoutReplica(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the mirror holds what the servers do", func() bool { return maps.Equal(localEntries(t, agent, "conf"), want) })
+	revision := strongStatus(t, servers[0], "conf").Revision
+	until(t, "a copy knows how old it is", func() bool {
+		s := strongStatus(t, agent, "conf")
+		return s.Role == "copy" && s.Revision == revision && s.Behind == 0 && s.Age >= 0 && s.Age < 30*time.Second
+	})
+	roles := make(map[string]int)
+	for _, s := range servers {
+		st := strongStatus(t, s, "conf")
+		roles[st.Role]++
+		if st.Leader == "" || st.Age < 0 || st.Revision > revision {
+			t.Errorf("%s has %+v", s.Name(), st)
+		}
+	}
+	if roles["leader"] != 1 || roles["follower"] != 2 {
+		t.Errorf("roles %v", roles)
+	}
 	if _, err := mirror.Put(ctx, "k", nil, nil); !errors.Is(err, client.ErrDenied) {
 		t.Errorf("put to the mirror: %v", err)
 	}
@@ -102,6 +133,7 @@ func TestMirrorOnANodeWithoutReplica(t *testing.T) {
 		_, err := ks.Get(short, "key0", nil)
 		return err != nil && maps.Equal(localEntries(t, agent, "conf"), want)
 	})
+	until(t, "the copy grows old", func() bool { return strongStatus(t, agent, "conf").Age > 2*time.Second })
 	until(t, "the other one serves its copy", func() bool { return maps.Equal(localEntries(t, kept, "conf"), want) })
 	stop(t, agent)
 	stop(t, kept)

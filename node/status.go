@@ -135,6 +135,7 @@ func (n *Node) Status(ctx context.Context) (client.Status, error) {
 	for _, ks := range all {
 		s.Keyspaces = append(s.Keyspaces, ks.Status())
 	}
+	s.Strong = n.strongStatuses(time.Now())
 	s.Links, s.Clock = n.linkStatuses(all)
 	s.Warnings = n.Warnings()
 	return s, nil

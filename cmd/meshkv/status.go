@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -94,7 +95,7 @@ func readiness(st client.Status) string {
 
 // printStatus writes a status for people, in 80 columns where names are short.
 func printStatus(w io.Writer, st client.Status, now time.Time) error {
-	for _, print := range []func(io.Writer, client.Status, time.Time) error{printNode, printKeyspaceStates, printDivergences, printLinks, printOrigins} {
+	for _, print := range []func(io.Writer, client.Status, time.Time) error{printNode, printKeyspaceStates, printStrongStates, printDivergences, printLinks, printOrigins} {
 		if err := print(w, st, now); err != nil {
 			return err
 		}
@@ -154,6 +155,33 @@ func printKeyspaceStates(w io.Writer, st client.Status, _ time.Time) error {
 	t := newTable(w, "KEYSPACE", "KEYS", "SIZE", "LAG P50", "P99", "QUEUED", "SESSIONS", "STATE")
 	for _, k := range all[:min(len(all), shownRows)] {
 		t.row(named(k.Name), thousands(k.Keys), size(k.Bytes), brief(k.Lag.P50), brief(k.Lag.P99), thousands(k.QueuedOps), thousands(k.SessionsDone), stateOf(k))
+	}
+	return ended(t, w, len(all))
+}
+
+// printStrongStates shows what is here of strong keyspaces, the oldest first.
+func printStrongStates(w io.Writer, st client.Status, _ time.Time) error {
+	if len(st.Strong) == 0 {
+		return nil
+	}
+	all := slices.Clone(st.Strong)
+	age := func(s client.StrongStatus) time.Duration {
+		if s.Age < 0 {
+			return math.MaxInt64
+		}
+		return s.Age
+	}
+	slices.SortStableFunc(all, func(a, b client.StrongStatus) int {
+		return cmp.Or(cmp.Compare(b.Behind, a.Behind), cmp.Compare(age(b), age(a)))
+	})
+	fmt.Fprintln(w)
+	t := newTable(w, "STRONG", "HERE", "LEADER", "REVISION", "BEHIND", "AGE")
+	for _, s := range all[:min(len(all), shownRows)] {
+		old := "unknown"
+		if s.Age >= 0 {
+			old = brief(s.Age)
+		}
+		t.row(named(s.Name), s.Role, named(cmp.Or(s.Leader, "-")), thousands(s.Revision), thousands(s.Behind), old)
 	}
 	return ended(t, w, len(all))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -186,13 +187,15 @@ type Status struct {
 	Term     uint64
 	Leader   Server // zero if unknown
 	Voters   []Server
-	Last     uint64 // index of the last entry
-	Commit   uint64 // index up to which entries are committed
-	Applied  uint64 // index up to which commands are applied
-	InFlight int64  // bytes of commands that wait for their outcome
-	Confirms uint64 // rounds that proved the leadership for reads
-	Appends  uint64 // requests that were sent to followers, without heartbeats
-	Beats    uint64 // heartbeats that were sent to followers, without those by Config.Heartbeats
+	Last     uint64    // index of the last entry
+	Commit   uint64    // index up to which entries are committed
+	Applied  uint64    // index up to which commands are applied
+	Waiting  uint64    // committed entries, Raft's own among them, that are to be applied
+	Heard    time.Time // when the leader was heard last; zero if never, and for the leader itself
+	InFlight int64     // bytes of commands that wait for their outcome
+	Confirms uint64    // rounds that proved the leadership for reads
+	Appends  uint64    // requests that were sent to followers, without heartbeats
+	Beats    uint64    // heartbeats that were sent to followers, without those by Config.Heartbeats
 }
 
 // Status is the present one.
@@ -205,9 +208,15 @@ func (g *Group) Status() (Status, error) {
 	g.mu.Lock()
 	inFlight := g.inFlight
 	g.mu.Unlock()
+	var heard time.Time
+	if g.raft.State() != raft.Leader {
+		heard = g.raft.LastContact()
+	}
+	commit := g.raft.CommitIndex()
 	return Status{
 		State: g.raft.State().String(), Term: g.raft.CurrentTerm(), Leader: Server{ID: string(id), Addr: string(addr)}, Voters: voters,
-		Last: g.raft.LastIndex(), Commit: g.raft.CommitIndex(), Applied: g.applier.applied(), InFlight: inFlight,
+		Last: g.raft.LastIndex(), Commit: commit, Applied: g.applier.applied(),
+		Waiting: commit - min(commit, g.raft.AppliedIndex()), Heard: heard, InFlight: inFlight,
 		Confirms: g.reads.confirms.Load(), Appends: g.progress.sent.Load(), Beats: g.progress.beats.Load(),
 	}, nil
 }
