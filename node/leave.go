@@ -19,8 +19,10 @@ func (n *Node) JoinKeyspace(ctx context.Context, name string) error {
 	if err := n.wanted.join(name); err != nil {
 		return err
 	}
-	if _, err := n.open(name); err != nil {
-		return err
+	if !n.strongs.is(name) { // of which a copy comes, unless there is a replica
+		if _, err := n.open(name); err != nil {
+			return err
+		}
 	}
 	n.announceAll()
 	return n.register(ctx)

@@ -151,6 +151,19 @@ func TestMirrorGoesWithItsReaders(t *testing.T) {
 		return err == nil
 	}
 	until(t, "servers feed mirrors", func() bool { return held(servers[0]) && held(servers[1]) && held(servers[2]) })
+	if err := agent.LeaveKeyspace(ctx, "conf", false); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a copy that was left is gone, and is fed no more", func() bool {
+		return !held(agent) && !held(servers[0]) && !held(servers[1]) && !held(servers[2])
+	})
+	if err := agent.JoinKeyspace(ctx, "conf"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is back when it is joined", func() bool { return held(agent) && held(servers[0]) && held(servers[1]) && held(servers[2]) })
+	if st, err := agent.Status(ctx); err != nil || len(st.Warnings) > 0 {
+		t.Errorf("warnings %q, %v", st.Warnings, err)
+	}
 	if err := agent.Leave(ctx); err != nil {
 		t.Fatal(err)
 	}
