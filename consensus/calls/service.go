@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -133,16 +134,16 @@ func (v *service) sequence(f frame) bool {
 	if !ok {
 		return false
 	}
-	size := len(f.body)
+	size, call := len(f.body), f.call // and not f, which has the body
 	v.sequenced++
 	v.bytes += size
 	v.opened()
 	v.mu.Unlock()
 	taken := s.Take(v.group(f.group), f.ask, f.body, func(answer []byte, err error) {
-		v.answer(f.call, answer, err)
+		v.answer(call, answer, err)
 		v.sequenced--
 		v.bytes -= size
-		v.open--
+		v.closed()
 		v.mu.Unlock()
 		signal(v.wake)
 	})
@@ -152,7 +153,7 @@ func (v *service) sequence(f frame) bool {
 	v.mu.Lock()
 	v.sequenced--
 	v.bytes -= size
-	v.open--
+	v.closed()
 	return false
 }
 
@@ -171,6 +172,14 @@ func (v *service) answer(call uint64, answer []byte, err error) {
 		v.buf = appendAnswer(v.buf, call, answer)
 	default:
 		v.buf = appendError(v.buf, call, err)
+	}
+}
+
+// closed counts a call that was answered: of its client nothing more is to be heard. The
+// caller holds mu.
+func (v *service) closed() {
+	if v.open--; v.open == 0 {
+		v.busy = time.Time{}
 	}
 }
 
@@ -205,7 +214,7 @@ func (v *service) carryOut(t *task) {
 	t.cancel()
 	v.answer(t.id, answer, err)
 	delete(v.running, t.id)
-	v.open--
+	v.closed()
 	v.bytes -= len(t.body)
 	v.mu.Unlock()
 	signal(v.wake)

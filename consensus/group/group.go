@@ -24,7 +24,7 @@ type Group struct {
 
 	ctx    context.Context // ends when Raft has
 	cancel context.CancelFunc
-	work   sync.WaitGroup // the reader with its askers, the teller with its notices, and watchLeadership
+	work   sync.WaitGroup // the reader with its askers, the teller, and watchLeadership
 
 	mu       sync.Mutex // protects the fields below
 	closing  bool

@@ -79,7 +79,7 @@ func (p *progress) waits(id raft.ServerID, term, index uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, ok := p.in(term, id)
-	if !ok || f.commit >= index || f.asked >= index {
+	if !ok || f.match == 0 || f.commit >= index || f.asked >= index { // of one that never answered nothing is known
 		return
 	}
 	f.asked = index
@@ -93,7 +93,7 @@ func (p *progress) lost(id raft.ServerID, term uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f, ok := p.in(term, id); ok {
-		f.commit = 0
+		f.commit, f.asked = 0, 0
 		p.followers[id] = f
 	}
 }
@@ -104,7 +104,7 @@ func (p *progress) lostAt(addr raft.ServerAddress) {
 	defer p.mu.Unlock()
 	for id, f := range p.followers {
 		if f.addr == addr {
-			f.commit = 0
+			f.commit, f.asked = 0, 0
 			p.followers[id] = f
 		}
 	}

@@ -154,14 +154,15 @@ func (d *decoder) end() error {
 	return nil
 }
 
-// leastEntry is what an entry takes at least: six numbers of one byte.
-const leastEntry = 6
+// maxEntries is how many entries a message may have; Raft's leader sends 128 at most. Each
+// takes much more memory than what it has at least on the wire.
+const maxEntries = 4096
 
 // decodeAppend is the request in b, which it keeps.
 func decodeAppend(b []byte) (*raft.AppendEntriesRequest, error) {
 	d := decoder{b: b}
 	r := &raft.AppendEntriesRequest{RPCHeader: d.header(), Term: d.number(), PrevLogEntry: d.number(), PrevLogTerm: d.number(), LeaderCommitIndex: d.number()}
-	n := d.below(uint64(len(d.b) / leastEntry))
+	n := d.below(maxEntries)
 	if n > 0 {
 		entries := make([]raft.Log, n)
 		r.Entries = make([]*raft.Log, n)

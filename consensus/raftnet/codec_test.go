@@ -2,6 +2,7 @@ package raftnet
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"reflect"
 	"testing"
@@ -105,4 +106,24 @@ func FuzzAppend(f *testing.F) {
 			t.Fatalf("got %+v, %v, want %+v", again, err, r)
 		}
 	})
+}
+
+// What goes past Raft's main loop must be a heartbeat, whatever its sender calls it.
+func TestOnlyHeartbeatsGoPast(t *testing.T) {
+	n := &Net{members: make(map[string]*Member)}
+	m := &Member{net: n, group: "g", addr: "a"}
+	m.ctx, m.cancel = context.WithCancel(t.Context())
+	defer m.cancel()
+	n.members[m.nameAt("a")] = m
+	m.SetHeartbeatHandler(func(rpc raft.RPC) { rpc.Respond(&raft.AppendEntriesResponse{Term: 3}, nil) })
+	for name, req := range map[string]*raft.AppendEntriesRequest{
+		"heartbeat": {Term: 3},
+		"entries":   {Term: 3, Entries: []*raft.Log{{Index: 1}}},
+		"previous":  {Term: 3, PrevLogEntry: 1, PrevLogTerm: 1},
+		"commit":    {Term: 3, LeaderCommitIndex: 1},
+	} {
+		if _, err := n.Serve(t.Context(), "g@a", kindHeartbeat, appendAppend(nil, req, req.Entries)); (err == nil) != (name == "heartbeat") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -162,6 +162,9 @@ func cut(req *raft.AppendEntriesRequest) (piece, rest *raft.AppendEntriesRequest
 	first, then := *req, *req
 	first.Entries, then.Entries = req.Entries[:n], req.Entries[n:]
 	last := first.Entries[n-1]
+	// A follower takes for committed what it has up to there: of what comes after the piece it
+	// may have another leader's entries.
+	first.LeaderCommitIndex = min(first.LeaderCommitIndex, last.Index)
 	then.PrevLogEntry, then.PrevLogTerm = last.Index, last.Term
 	return &first, &then
 }

@@ -64,7 +64,7 @@ func Open(mux *streams.Mux, o *calls.Options) (*Net, error) {
 	if o != nil {
 		opt = *o
 	}
-	opt.Silence, opt.Ended = silence, n.broken
+	opt.Silence, opt.DialTimeout, opt.Ended = silence, rpcTimeout, n.broken
 	o = &opt
 	n.client = calls.NewClient(n.dial, o)
 	n.server = calls.NewServer(n, o)
@@ -181,6 +181,9 @@ func (n *Net) Serve(ctx context.Context, name string, kind calls.Kind, body []by
 		req, err := decodeAppend(append([]byte(nil), body...))
 		if err != nil {
 			return nil, err
+		}
+		if !isHeartbeat(req) { // which would go past Raft's main loop
+			return nil, fmt.Errorf("%w: a heartbeat that appends", errMalformed)
 		}
 		return m.answerHeartbeat(ctx, req)
 	case kindVote:

@@ -70,8 +70,10 @@ func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 	}
 	last, rest := cut(req)
 	for ; rest != nil; last, rest = cut(rest) {
-		// What does not go at once goes before anything else is sent.
-		if err := p.m.AppendEntries(p.to.ID, p.to.Address, last, resp); err != nil || !resp.Success || resp.Term > req.Term {
+		// What does not go at once goes before anything else is sent. Its answer is not that of
+		// the whole.
+		var first raft.AppendEntriesResponse
+		if err := p.m.AppendEntries(p.to.ID, p.to.Address, last, &first); err != nil || !first.Success || first.Term > req.Term {
 			p.failed.Store(true)
 			return nil, raft.ErrPipelineShutdown // Raft tries again without a pipeline, and learns why
 		}
@@ -128,14 +130,17 @@ func (p *pipeline) answered(f *appendFuture, answer []byte, err error) {
 	if err == nil {
 		err = decodeAppendAnswer(answer, f.resp)
 	}
-	f.err = err
+	if f.err = err; err != nil {
+		*f.resp = raft.AppendEntriesResponse{} // Raft reads it, and not the error
+	}
 	if err != nil || !f.resp.Success || f.resp.Term > f.req.Term {
 		p.failed.Store(true)
 	}
 	select {
 	case p.answers <- f: // first: Raft may commit by it
-	default:
+	default: // Raft never learns of this one, and starts again
 		p.failed.Store(true)
+		return
 	}
 	if o := p.m.observer.Load(); o != nil {
 		o.Answered(Answer{To: p.to, Request: f.req, Response: f.resp, Err: err})

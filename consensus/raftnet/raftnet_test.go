@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -224,6 +225,59 @@ func TestPipelineEndsWithARefusal(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What was answered to some pieces says nothing of the last one: Raft reads the response
+// of an append that failed.
+func TestPipelineLosesThePiecesEnd(t *testing.T) {
+	for name, last := range map[string]func(r *rig) (any, error){
+		"error":  func(*rig) (any, error) { return nil, errors.New("broken") },
+		"closed": func(r *rig) (any, error) { go r.b.Close(); <-r.over; return nil, nil },
+		"cut": func(r *rig) (any, error) {
+			r.network.Cut("a", "b")
+			return &raft.AppendEntriesResponse{Success: true}, nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, r *rig) {
+				f := new(follower)
+				r.serve(func(rpc raft.RPC) (any, error) {
+					if f.messages == 1 {
+						return last(r)
+					}
+					return f.answer(rpc)
+				})
+				p, _ := r.a.AppendEntriesPipeline("b", "b")
+				if _, err := p.AppendEntries(request(1, 2, 700<<10), new(raft.AppendEntriesResponse)); err != nil {
+					t.Fatal(err)
+				}
+				ready := <-p.Consumer()
+				if ready.Error() == nil || ready.Response().Success || len(f.log) != 1 {
+					t.Errorf("%+v, %v: the follower has %d entries", ready.Response(), ready.Error(), len(f.log))
+				}
+				r.network.Heal("a", "b")
+			})
+		})
+	}
+}
+
+// A follower is not told that more is committed than what a piece brings.
+func TestPiecesCommitWhatTheyBring(t *testing.T) {
+	run(t, func(t *testing.T, r *rig) {
+		var commits []uint64
+		r.serve(func(rpc raft.RPC) (any, error) {
+			commits = append(commits, rpc.Command.(*raft.AppendEntriesRequest).LeaderCommitIndex)
+			return &raft.AppendEntriesResponse{Success: true}, nil
+		})
+		req := request(7, 3, 700<<10)
+		req.LeaderCommitIndex = 8
+		if err := r.a.AppendEntries("b", "b", req, new(raft.AppendEntriesResponse)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(commits, []uint64{7, 8, 8}) {
+			t.Errorf("pieces say that %d are committed", commits)
+		}
+	})
 }
 
 // Every kind of message comes as it was, with its answer.
