@@ -108,9 +108,12 @@ func (a *api) get(ctx context.Context, key string) (string, error) {
 }
 
 // list returns every key with its value.
-func (a *api) list(ctx context.Context) (map[string]string, error) {
+func (a *api) list(ctx context.Context) (map[string]string, error) { return a.listPrefix(ctx, "") }
+
+// listPrefix returns the keys under prefix with their values.
+func (a *api) listPrefix(ctx context.Context, prefix string) (map[string]string, error) {
 	shown := map[string]string{}
-	err := a.do(ctx, "GET", "/v1/keys/"+keyspaceName+"?values=true", "", func(r io.Reader) error {
+	err := a.do(ctx, "GET", "/v1/keys/"+keyspaceName+"?values=true&prefix="+url.QueryEscape(prefix), "", func(r io.Reader) error {
 		lines := bufio.NewScanner(r)
 		for lines.Scan() {
 			var e struct {
@@ -145,13 +148,25 @@ func (a *api) digest(ctx context.Context) (digest, error) {
 	return d, err
 }
 
+// members returns the status of every member as the node sees it.
+func (a *api) members(ctx context.Context) (map[string]string, error) {
+	var list struct {
+		Members []struct{ Name, Status string }
+	}
+	err := a.do(ctx, "GET", "/v1/members", "", func(r io.Reader) error { return json.NewDecoder(r).Decode(&list) })
+	status := map[string]string{}
+	for _, m := range list.Members {
+		status[m.Name] = m.Status
+	}
+	return status, err
+}
+
 // alive counts the members that the node takes for alive, itself included.
 func (a *api) alive(ctx context.Context) (int, error) {
-	var list struct{ Members []struct{ Status string } }
-	err := a.do(ctx, "GET", "/v1/members", "", func(r io.Reader) error { return json.NewDecoder(r).Decode(&list) })
+	status, err := a.members(ctx)
 	n := 0
-	for _, m := range list.Members {
-		if m.Status == "alive" {
+	for _, s := range status {
+		if s == "alive" {
 			n++
 		}
 	}

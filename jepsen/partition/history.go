@@ -40,6 +40,7 @@ type keyHistory struct {
 	base    string          // "" if there was none
 	sides   [2][]final      // the possible states; none: kept
 	written map[string]bool // every value that was ever tried
+	sees    [2]bool         // the side may have seen what the other did
 }
 
 func (k *keyHistory) possible(side int) []final {
@@ -65,15 +66,21 @@ func (k *keyHistory) apply(side int, f final, o outcome) {
 // allowed returns the values that every node may show once both sides have
 // met, and whether the key may be absent. A put or delete replaces what its
 // side had seen and nothing else, so a side's last put survives whatever the
-// other side did, and base survives if neither side touched the key.
+// other side did, unless that has seen and deleted it, and base survives if
+// neither side touched the key. (A put that saw the other's replaces it, and
+// is a value itself.)
 func (k *keyHistory) allowed() (values map[string]bool, absent bool) {
 	values = map[string]bool{}
 	for _, a := range k.possible(0) {
 		for _, b := range k.possible(1) {
 			survivors := 0
-			for _, f := range []final{a, b} {
-				if f.kind == put {
-					values[f.value] = true
+			for side, f := range []final{a, b} {
+				if f.kind != put {
+					continue
+				}
+				values[f.value] = true
+				other := [2]final{b, a}[side]
+				if other.kind != deleted || !k.sees[1-side] {
 					survivors++
 				}
 			}
@@ -93,6 +100,7 @@ func (k *keyHistory) allowed() (values map[string]bool, absent bool) {
 type history struct {
 	mu   sync.Mutex // protects the fields below
 	keys map[string]*keyHistory
+	sees [2]bool // of keys: a side may see what the other does
 }
 
 func newHistory() *history { return &history{keys: map[string]*keyHistory{}} }
@@ -100,7 +108,7 @@ func newHistory() *history { return &history{keys: map[string]*keyHistory{}} }
 func (h *history) key(key string) *keyHistory {
 	k := h.keys[key]
 	if k == nil {
-		k = &keyHistory{written: map[string]bool{}}
+		k = &keyHistory{written: map[string]bool{}, sees: h.sees}
 		h.keys[key] = k
 	}
 	return k

@@ -17,7 +17,11 @@ func TestPartition(t *testing.T) {
 	var progress strings.Builder
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	v, err := prepareAndRun(ctx, options{nodes: 5, duration: 8 * time.Second, seed: uint64(time.Now().UnixNano())}, &progress)
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := prepareAndRun(ctx, options{nodes: 5, binary: binary, duration: 8 * time.Second, seed: uint64(time.Now().UnixNano())}, &progress)
 	t.Log(progress.String())
 	if errors.Is(err, netlab.ErrUnsupported) {
 		t.Skipf("SKIPPED, NOTHING WAS TESTED: %v", err)

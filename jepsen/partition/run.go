@@ -24,8 +24,10 @@ type options struct {
 	nodes    int
 	duration time.Duration // of the partition
 	seed     uint64
-	binary   string // meshkv
-	dir      string // for data and logs
+	trouble  *trouble // instead of the partition, if any
+	slack    int      // of a trouble: how many times longer all may take, as others use the machine; 0 is 1
+	binary   string   // meshkv
+	dir      string   // for data and logs
 }
 
 // A verdict is the result of one run.
@@ -37,11 +39,13 @@ type verdict struct {
 	Stalls   []string       // nodes that did not replicate within their side
 	Mix      mix            // what the clients did
 	Repair   repair         // how the nodes met again
+	Bar      time.Duration  // for Healed
 	Healed   time.Duration  // until digests were equal
 	Clocks   time.Duration  // until clocks were equal too
 	Differ   []string       // what differs between nodes in the end
 	Anomaly  []anomaly
 	Invalid  []string // why this run proves nothing
+	Notes    []string // what else was measured, for people
 }
 
 // problems lists all that is wrong; empty is a pass.
@@ -53,8 +57,8 @@ func (v *verdict) problems() []string {
 	p = append(p, v.Crossed...)
 	p = append(p, v.Unserved...)
 	p = append(p, v.Stalls...)
-	if v.Healed > healBar {
-		p = append(p, fmt.Sprintf("digests were equal only %v after healing, the bar is %v", v.Healed, healBar))
+	if v.Healed > v.Bar {
+		p = append(p, fmt.Sprintf("digests were equal only %v after healing, the bar is %v", v.Healed, v.Bar))
 	}
 	p = append(p, v.Differ...)
 	for _, a := range v.Anomaly {
@@ -92,7 +96,7 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 	}
 	fmt.Fprintf(progress, "cut %s from %s, in %v\n", strings.Join(groups[0], ","), strings.Join(groups[1], ","), time.Since(start).Round(time.Millisecond))
 
-	w := &workload{history: h, served: newServed(time.Now())}
+	w := &workload{history: h, served: newServed(time.Now()), patience: 3 * time.Second}
 	working, stop := context.WithTimeout(ctx, o.duration)
 	w.run(working, sides, keys, o.seed)
 	stop()
@@ -101,9 +105,13 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 		return nil, err
 	}
 
-	v = &verdict{Served: w.served.lines(names), Unserved: w.served.problems(names, end), Stalls: w.stalls.list, Mix: h.mix()}
-	if v.Crossed, err = c.crossed(ctx, sides, h); err != nil {
-		return nil, err
+	v = &verdict{Bar: healBar, Served: w.served.lines(names), Unserved: w.served.problems(names, end, 1), Stalls: w.stalls.list, Mix: h.mix()}
+	for _, s := range sides {
+		leaks, err := c.crossed(ctx, s, h)
+		if err != nil {
+			return nil, err
+		}
+		v.Crossed = append(v.Crossed, leaks...)
 	}
 	cut := false
 	if v.Dropped, cut, err = c.sw.Dropped(); err != nil {
@@ -194,21 +202,19 @@ func (c *cluster) split(seed uint64) (sides [2]side, groups [2][]string, names [
 	return sides, groups, names
 }
 
-// crossed lists keys that only one side wrote and a node of the other shows:
-// the cut leaked.
-func (c *cluster) crossed(ctx context.Context, sides [2]side, h *history) ([]string, error) {
+// crossed lists keys that only the other side wrote and a node of s shows: the
+// cut leaked.
+func (c *cluster) crossed(ctx context.Context, s side, h *history) ([]string, error) {
 	var leaks []string
-	for _, s := range sides {
-		for _, a := range s.nodes {
-			shown, err := a.list(ctx)
-			if err != nil {
-				return nil, fmt.Errorf("list at %s: %w", a.name, err)
-			}
-			for _, key := range slices.Sorted(maps.Keys(shown)) {
-				k := h.keys[key]
-				if k != nil && k.base == "" && len(k.sides[s.index]) == 0 {
-					leaks = append(leaks, fmt.Sprintf("%s shows %s, which only the other side wrote", a.name, key))
-				}
+	for _, a := range s.nodes {
+		shown, err := a.list(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list at %s: %w", a.name, err)
+		}
+		for _, key := range slices.Sorted(maps.Keys(shown)) {
+			k := h.keys[key]
+			if k != nil && k.base == "" && len(k.sides[s.index]) == 0 {
+				leaks = append(leaks, fmt.Sprintf("%s shows %s, which only the other side wrote", a.name, key))
 			}
 		}
 	}

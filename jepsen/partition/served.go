@@ -64,8 +64,8 @@ func (s *served) note(node string, op operation, begin, end time.Time, err error
 }
 
 // problems lists the nodes that did not serve in some whole second before
-// end, or that answered fewer than 99.9 % well.
-func (s *served) problems(nodes []string, end time.Time) []string {
+// end, or window of so many seconds, or that answered fewer than 99.9 % well.
+func (s *served) problems(nodes []string, end time.Time, window int) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	whole := int(end.Sub(s.start) / time.Second)
@@ -76,8 +76,13 @@ func (s *served) problems(nodes []string, end time.Time) []string {
 			both = &[2]tally{}
 		}
 		for op, t := range both {
+			silent := 0
 			for second := range whole {
-				if second >= len(t.seconds) || t.seconds[second] == 0 {
+				silent++
+				if second < len(t.seconds) && t.seconds[second] > 0 {
+					silent = 0
+				}
+				if silent >= window {
 					found = append(found, fmt.Sprintf("%s served no %s in second %d", name, operationNames[op], second))
 				}
 			}

@@ -36,13 +36,22 @@ func TestServedProblems(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newServed(start)
 			c.fill(s)
-			got := s.problems([]string{"n1"}, start.Add(3*time.Second))
+			got := s.problems([]string{"n1"}, start.Add(3*time.Second), 1)
 			if strings.Join(got, "\n") != strings.Join(c.want, "\n") {
 				t.Errorf("problems %q, want %q", got, c.want)
 			}
 		})
 	}
-	if got := newServed(start).problems([]string{"n1"}, start.Add(time.Second)); len(got) != 2 {
+	s := newServed(start)
+	fill(s, "n1", reads, 1)
+	fill(s, "n1", writes, -1)
+	if got := s.problems([]string{"n1"}, start.Add(3*time.Second), 2); len(got) != 0 {
+		t.Errorf("one silent second where two are allowed: %q", got)
+	}
+	if got := newServed(start).problems([]string{"n1"}, start.Add(2*time.Second), 2); len(got) != 2 {
+		t.Errorf("two silent seconds: %q, want two problems", got)
+	}
+	if got := newServed(start).problems([]string{"n1"}, start.Add(time.Second), 1); len(got) != 2 {
 		t.Errorf("a node that was never asked: %q, want two problems", got)
 	}
 }

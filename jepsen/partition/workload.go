@@ -19,9 +19,10 @@ type side struct {
 
 // A workload runs clients on both sides and writes down what they did.
 type workload struct {
-	history *history
-	served  *served
-	stalls  stalls
+	history  *history
+	served   *served
+	patience time.Duration // how long a node may take to show another's write
+	stalls   stalls
 }
 
 // stalls are the times at which a node did not show, within its time limit,
@@ -102,7 +103,6 @@ func (w *workload) write(ctx context.Context, s side, a *agent, key string, f fi
 
 // awaitValue waits until a shows value under key ("" is nothing).
 func (w *workload) awaitValue(ctx context.Context, a *agent, key, value string) bool {
-	const limit = 3 * time.Second
 	begin := time.Now()
 	for {
 		start := time.Now()
@@ -114,8 +114,8 @@ func (w *workload) awaitValue(ctx context.Context, a *agent, key, value string) 
 		if ctx.Err() != nil {
 			return false
 		}
-		if time.Since(begin) > limit {
-			w.stalls.add(fmt.Sprintf("%s shows %q for %s after %v, a node of its side had acknowledged %q (%v)", a.name, got, key, limit, value, err))
+		if time.Since(begin) > w.patience {
+			w.stalls.add(fmt.Sprintf("%s shows %q for %s after %v, a node of its side had acknowledged %q (%v)", a.name, got, key, w.patience, value, err))
 			return false
 		}
 		pause(ctx, 5*time.Millisecond)
