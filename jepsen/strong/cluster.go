@@ -36,6 +36,7 @@ type cluster struct {
 	namespaces bool
 	sw         netlab.Switch
 	nodes      []*server
+	voters     int         // of the keyspace; 0: all servers
 	forks      chan func() // run on the thread that starts processes
 }
 
@@ -46,8 +47,9 @@ type server struct {
 	ns        netlab.Namespace
 	args      []string
 	logPath   string
+	log       *logPipe
 	cmd       *exec.Cmd
-	end       chan error // receives how the process ended
+	end       chan error // receives how the process ended, once its log is whole
 	client    *client.Client
 }
 
@@ -89,7 +91,7 @@ func newCluster(n int, namespaces bool, binary, dir string) (*cluster, error) {
 		s.logPath = filepath.Join(home, "agent.log")
 		others := append(append([]string{}, mesh[:i]...), mesh[i+1:]...)
 		s.args = []string{"agent", "--name", s.name, "--data-dir", filepath.Join(home, "data"), "--bind", s.mesh, "--http", s.api,
-			"--join", strings.Join(others, ","), "--server", "--bootstrap-servers", strings.Join(names, ","), "--insecure"}
+			"--join", strings.Join(others, ","), "--server", "--bootstrap-servers", strings.Join(names, ","), "--insecure", "--log-level", "debug"}
 	}
 	return c, nil
 }
@@ -118,19 +120,19 @@ func (c *cluster) place(s *server, i int, prefix string) error {
 
 // launch starts the process of a server; run again, it goes on with the same data.
 func (c *cluster) launch(s *server) error {
-	log, err := os.OpenFile(s.logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	log, write, err := newLogPipe(s.logPath)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
 	s.cmd = exec.Command(c.binary, s.args...)
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	if err := c.fork(s, s.cmd); err != nil {
+	s.cmd.Stdout, s.cmd.Stderr = write, write
+	if err := errors.Join(c.fork(s, s.cmd), write.Close()); err != nil {
 		return fmt.Errorf("start %s: %w", s.name, err)
 	}
+	s.log = log
 	cmd, end := s.cmd, make(chan error, 1)
 	s.end = end
-	go func() { end <- cmd.Wait() }()
+	go func() { end <- errors.Join(cmd.Wait(), log.wait()) }()
 	return nil
 }
 
@@ -203,9 +205,13 @@ func (c *cluster) start(ctx context.Context, keyspace string) error {
 
 // create creates the keyspace, once the servers have met, and waits until all serve it.
 func (c *cluster) create(ctx context.Context, keyspace string) error {
+	voters := c.voters
+	if voters == 0 {
+		voters = len(c.nodes)
+	}
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 2*time.Second)
-		err := c.nodes[0].client.CreateKeyspace(attempt, client.KeyspaceSpec{Name: keyspace, Mode: "strong", Voters: len(c.nodes)})
+		err := c.nodes[0].client.CreateKeyspace(attempt, client.KeyspaceSpec{Name: keyspace, Mode: "strong", Voters: voters})
 		cancel()
 		if err == nil {
 			break

@@ -41,6 +41,7 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 	flags.Uint64Var(&o.seed, "seed", 0, "of faults and workload (0: a new one, printed)")
 	flags.StringVar(&o.binary, "binary", "", "meshkv program (default: go build ./cmd/meshkv)")
 	flags.BoolVar(&o.isolation, "isolation", false, "instead of faults: servers that do not see each other, at their first start and later")
+	flags.StringVar(&o.only, "only", "", "kind of faults to make: kill, stop, cut or stall (default: all)")
 	flags.StringVar(&o.mutant, "mutant", "", "patch that breaks the product, as in jepsen/mutants: the run must fail")
 	flags.StringVar(&o.dir, "dir", "", "keep data and logs there (default: a temporary directory)")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -48,8 +49,8 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 	} else if err != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || o.faults < 1 || o.faults > 10000 || o.mutant != "" && o.binary != "" {
-		fmt.Fprintln(progress, "strong: 1 to 10000 faults, a binary or a mutant, and no arguments")
+	if flags.NArg() > 0 || o.only != "" && len(faultsOf(o.only)) == 0 || o.faults < 1 || o.faults > 10000 || o.mutant != "" && o.binary != "" {
+		fmt.Fprintln(progress, "strong: 1 to 10000 faults of a known kind, a binary or a mutant, and no arguments")
 		return 2
 	}
 	if o.seed == 0 {
@@ -75,6 +76,9 @@ func command(ctx context.Context, args []string, out, progress io.Writer) int {
 // again is a command that makes the same run, as far as the machine allows.
 func (o options) again() string {
 	command := fmt.Sprintf("go run ./jepsen/strong -faults %d -seed %d", o.faults, o.seed)
+	if o.only != "" {
+		command += " -only " + o.only
+	}
 	if o.isolation {
 		command = "go run ./jepsen/strong -isolation"
 	}

@@ -18,21 +18,34 @@ import (
 
 // A fault is what happens to one server for a while.
 type fault struct {
-	what   string // kill, stop or cut
+	what   string // kill, stop, cut or stall
 	leader bool   // it hits the leader, as far as one is known; else any other
 }
 
-var faults = []fault{{"kill", true}, {"stop", true}, {"cut", true}, {"kill", false}, {"stop", false}, {"cut", false}}
+var faults = []fault{{"kill", true}, {"stop", true}, {"cut", true}, {"stall", true}, {"kill", false}, {"stop", false}, {"cut", false}}
+
+// faultsOf is the faults of one kind; empty: all.
+func faultsOf(kind string) (of []fault) {
+	for _, f := range faults {
+		if kind == "" || f.what == kind {
+			of = append(of, f)
+		}
+	}
+	return of
+}
 
 // A nemesis makes faults one after the other and proves each.
 type nemesis struct {
-	c        *cluster
-	keyspace string
-	progress io.Writer
-	proofs   []string
-	invalid  []string // faults without proof
-	skipped  []string
-	terms    int // leader faults that brought another term
+	c         *cluster
+	keyspace  string
+	registers *registers
+	faults    []fault
+	progress  io.Writer
+	proofs    []string
+	invalid   []string // faults without proof
+	skipped   []string
+	terms     int // leader faults that brought another term
+	stalls    int
 }
 
 // run makes n faults, whole rounds of them in an order of their own, until ctx ends.
@@ -40,8 +53,8 @@ func (x *nemesis) run(ctx context.Context, n int, rng *rand.Rand) error {
 	var round []fault
 	for range n {
 		if len(round) == 0 {
-			for _, i := range rng.Perm(len(faults)) {
-				round = append(round, faults[i])
+			for _, i := range rng.Perm(len(x.faults)) {
+				round = append(round, x.faults[i])
 			}
 		}
 		f := round[0]
@@ -72,15 +85,15 @@ func (x *nemesis) one(ctx context.Context, f fault, rng *rand.Rand) error {
 		victim = x.c.nodes[rng.IntN(len(x.c.nodes))]
 	}
 	begin := time.Now()
-	evidence, undo, err := x.hurt(f, victim)
+	var proof string
+	var ok bool
+	if f.what == "stall" {
+		proof, ok, err = x.stall(ctx, victim)
+	} else {
+		proof, ok, err = x.keep(ctx, f, victim, time.Duration(2000+rng.IntN(1200))*time.Millisecond)
+	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", f.what, victim.name, err)
-	}
-	pause(ctx, time.Duration(2000+rng.IntN(1200))*time.Millisecond)
-	_, after, lookErr := x.info(ctx, victim.name) // what the others have come to
-	proof, ok := evidence()
-	if err := undo(); err != nil {
-		return fmt.Errorf("undo %s of %s: %w", f.what, victim.name, err)
 	}
 	serving, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -88,10 +101,14 @@ func (x *nemesis) one(ctx context.Context, f fault, rng *rand.Rand) error {
 	if err := x.c.awaitServing(serving, x.keyspace); err != nil {
 		return err
 	}
+	_, after, err := x.info(ctx, "")
+	if err != nil {
+		return err
+	}
 	who := "follower"
 	if f.leader {
 		who = "leader"
-		if lookErr == nil && after > before {
+		if after > before {
 			x.terms++
 		}
 	}
@@ -103,6 +120,17 @@ func (x *nemesis) one(ctx context.Context, f fault, rng *rand.Rand) error {
 		x.invalid = append(x.invalid, "no proof of a fault: "+line)
 	}
 	return nil
+}
+
+// keep makes a fault, keeps it for a while, looks for its proof and undoes it.
+func (x *nemesis) keep(ctx context.Context, f fault, s *server, d time.Duration) (proof string, ok bool, err error) {
+	evidence, undo, err := x.hurt(f, s)
+	if err != nil {
+		return "", false, err
+	}
+	pause(ctx, d)
+	proof, ok = evidence()
+	return proof, ok, undo()
 }
 
 // hurt makes the fault. evidence is looked for while it lasts.

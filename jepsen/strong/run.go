@@ -17,6 +17,7 @@ const keyspaceName = "lin"
 // options describe one run.
 type options struct {
 	faults  int
+	only    string // kind of faults; empty: all
 	seed    uint64
 	groups  int    // of register workers
 	holders int    // of the lock
@@ -65,7 +66,7 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 	defer stopFollowing()
 	var watchers []*watcher
 	for i := range 3 {
-		x := &watcher{name: fmt.Sprintf("watch %d", i+1), c: c, keyspace: keyspaceName, cursor: "1"}
+		x := &watcher{name: fmt.Sprintf("watch %d", i+1), c: c, keyspace: keyspaceName, last: lastKey, stay: 1050 * time.Millisecond, cursor: "1"}
 		watchers = append(watchers, x)
 		followers.Go(func() { x.run(following, rand.New(rand.NewPCG(o.seed, uint64(100+i)))) })
 	}
@@ -76,7 +77,7 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 
 	locks := newLockWork(c, keyspaceName)
 	registers := &registers{c, keyspaceName, h, w}
-	nemesis := &nemesis{c: c, keyspace: keyspaceName, progress: progress}
+	nemesis := &nemesis{c: c, keyspace: keyspaceName, registers: registers, faults: faultsOf(o.only), progress: progress}
 	working, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup

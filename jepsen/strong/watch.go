@@ -17,11 +17,14 @@ import (
 
 const lastKey = "w/end"
 
-// A watcher follows all keys, at one node after another, by its cursor.
+// A watcher follows the keys under a prefix, at one node after another, by its cursor.
 type watcher struct {
 	name     string
 	c        *cluster
 	keyspace string
+	prefix   string
+	last     string        // key whose change is the last that it waits for
+	stay     time.Duration // at one node, on average; 0: until it has no more to tell
 
 	mu     sync.Mutex // protects the fields below
 	cursor client.Cursor
@@ -29,14 +32,17 @@ type watcher struct {
 	group  []client.Event // of a transaction whose end has not come
 	moves  int
 	broken string // why it cannot go on: an anomaly
-	ended  bool   // it has seen lastKey
+	ended  bool   // it has seen last
 }
 
-// run follows until lastKey is written, an anomaly is found or ctx ends.
+// run follows until last is written, an anomaly is found or ctx ends.
 func (w *watcher) run(ctx context.Context, rng *rand.Rand) {
 	for ctx.Err() == nil && !w.over() {
 		s := w.c.nodes[rng.IntN(len(w.c.nodes))]
-		stay, cancel := context.WithTimeout(ctx, time.Duration(300+rng.IntN(1500))*time.Millisecond)
+		stay, cancel := context.WithCancel(ctx)
+		if w.stay > 0 {
+			stay, cancel = context.WithTimeout(ctx, w.stay/4+time.Duration(rng.Int64N(int64(3*w.stay/2))))
+		}
 		w.visit(stay, s)
 		cancel()
 		pause(ctx, 20*time.Millisecond)
@@ -59,7 +65,7 @@ func (w *watcher) visit(ctx context.Context, s *server) {
 	w.group = nil // it comes again as a whole
 	o := &client.WatchOptions{From: w.cursor, Exact: true}
 	w.mu.Unlock()
-	watch, err := ks.Watch(ctx, "", o)
+	watch, err := ks.Watch(ctx, w.prefix, o)
 	if err != nil {
 		w.failed(s, err)
 		return
@@ -125,7 +131,7 @@ func (w *watcher) take(s *server, ev client.Event) bool {
 			c.value = ""
 		}
 		w.shown = append(w.shown, shownChange{c, i == len(w.group)-1})
-		w.ended = w.ended || c.key == lastKey
+		w.ended = w.ended || c.key == w.last
 	}
 	w.cursor, w.group = ev.Cursor, nil
 	w.moves++
