@@ -1,0 +1,27 @@
+//go:build linux
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+)
+
+// Every mutant applies to the product as it is, and says by which run it is found: .ci/run makes one each day.
+func TestMutantsApply(t *testing.T) {
+	found := regexp.MustCompile(`(?m)^Found by: -only (kill|stop|cut|stall) -faults \d$`)
+	mutants, err := filepath.Glob("../mutants/*.patch")
+	if err != nil || len(mutants) == 0 {
+		t.Fatalf("%d mutants, %v", len(mutants), err)
+	}
+	for _, m := range mutants {
+		if _, err := overlay(t.Context(), m, t.TempDir()); err != nil {
+			t.Error(err)
+		}
+		if text, err := os.ReadFile(m); err != nil || !found.Match(text) {
+			t.Errorf("%s does not say by which run it is found, %v", m, err)
+		}
+	}
+}
