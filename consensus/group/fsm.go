@@ -43,6 +43,10 @@ type applier struct {
 	fsm       FSM
 	snapshots raft.SnapshotStore // the newest one is the one that is restored
 	applying  chan struct{}      // of capacity 1: something was committed
+	// stored returns when an entry is on this disk; after an error of it nothing is applied
+	// any more. The goroutine that applies owns refused.
+	stored  func(index uint64) error
+	refused error
 
 	mu      sync.Mutex // protects the fields below
 	index   uint64     // all commands up to here are applied
@@ -50,8 +54,8 @@ type applier struct {
 	config  Configuration
 }
 
-func newApplier(fsm FSM, snapshots raft.SnapshotStore) *applier {
-	return &applier{fsm: fsm, snapshots: snapshots, applying: make(chan struct{}, 1)}
+func newApplier(fsm FSM, snapshots raft.SnapshotStore, stored func(index uint64) error) *applier {
+	return &applier{fsm: fsm, snapshots: snapshots, stored: stored, applying: make(chan struct{}, 1)}
 }
 
 type waiter struct {
@@ -62,7 +66,14 @@ type waiter struct {
 // Raft tells the applier of changes of the configuration too.
 var _ raft.ConfigurationStore = (*applier)(nil)
 
+// Apply implements raft.FSM. What it returns is errNotStored if the command was not applied.
 func (a *applier) Apply(log *raft.Log) any {
+	if a.refused == nil {
+		a.refused = a.stored(log.Index)
+	}
+	if a.refused != nil {
+		return a.refused
+	}
 	signal(a.applying)
 	result := a.fsm.Apply(log.Index, log.Data)
 	a.advance(log.Index)
@@ -71,6 +82,9 @@ func (a *applier) Apply(log *raft.Log) any {
 
 // StoreConfiguration counts as applied: the entry needs no command.
 func (a *applier) StoreConfiguration(index uint64, c raft.Configuration) {
+	if a.refused != nil {
+		return
+	}
 	signal(a.applying)
 	a.configure(index, c)
 	a.advance(index)
@@ -131,6 +145,9 @@ func (a *applier) wait(ctx context.Context, index uint64) error {
 }
 
 func (a *applier) Snapshot() (raft.FSMSnapshot, error) {
+	if a.refused != nil { // Raft takes for applied what is not
+		return nil, a.refused
+	}
 	s, err := a.fsm.Snapshot()
 	if err != nil {
 		return nil, err

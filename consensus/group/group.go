@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -15,6 +16,7 @@ import (
 type Group struct {
 	cfg       Config
 	raft      *raft.Raft
+	log       *aheadLog
 	transport *transport
 	progress  *progress
 	applier   *applier
@@ -50,17 +52,21 @@ func Open(c Config) (*Group, error) {
 		}
 		return nil, fmt.Errorf("open snapshots: %w", errors.Join(err, c.Transport.Close()))
 	}
-	g.applier = newApplier(c.FSM, snapshots)
-	g.transport = newTransport(c.Transport, g.progress, c.Heartbeats)
+	// Raft writes to its log before it is known here.
+	var running atomic.Pointer[raft.Raft]
+	g.log = newAheadLog(c.Log, func() bool { r := running.Load(); return r != nil && r.State() == raft.Leader })
+	g.applier = newApplier(c.FSM, snapshots, g.log.await)
+	g.transport = newTransport(c.Transport, g.progress, g.log.limit, c.Heartbeats)
 	rc := c.raft(logger)
 	notify := make(chan bool)
 	rc.NotifyCh = notify
 	if err := c.bootstrap(rc, snapshots, g.transport); err != nil {
 		return nil, fmt.Errorf("bootstrap group: %w", errors.Join(err, g.transport.Close()))
 	}
-	if g.raft, err = raft.NewRaft(rc, g.applier, c.Log, c.Log, snapshots, g.transport); err != nil {
+	if g.raft, err = raft.NewRaft(rc, g.applier, g.log, g.log, snapshots, g.transport); err != nil {
 		return nil, fmt.Errorf("start raft: %w", errors.Join(err, g.transport.Close()))
 	}
+	running.Store(g.raft)
 	if c.Heartbeats != nil {
 		c.Heartbeats.Handle(g.answerBeat)
 	}
@@ -130,6 +136,7 @@ func (g *Group) Close(ctx context.Context) error {
 	// Raft closes its transport when nothing uses it any more; a snapshot that stops
 	// coming in has no deadline, and one that goes out hours if it is large.
 	err := g.transport.Close() // and the streams with it
+	g.log.close()
 	g.err = errors.Join(err, stopped.Error())
 	g.cancel()
 	g.work.Wait()
@@ -212,7 +219,7 @@ func (g *Group) Status() (Status, error) {
 	if g.raft.State() != raft.Leader {
 		heard = g.raft.LastContact()
 	}
-	commit := g.raft.CommitIndex()
+	commit := g.commitIndex()
 	return Status{
 		State: g.raft.State().String(), Term: g.raft.CurrentTerm(), Leader: Server{ID: string(id), Addr: string(addr)}, Voters: voters,
 		Last: g.raft.LastIndex(), Commit: commit, Applied: g.applier.applied(),
@@ -220,6 +227,9 @@ func (g *Group) Status() (Status, error) {
 		Confirms: g.reads.confirms.Load(), Appends: g.progress.sent.Load(), Beats: g.progress.beats.Load(),
 	}, nil
 }
+
+// commitIndex is up to where entries are committed, and on this disk.
+func (g *Group) commitIndex() uint64 { return g.log.limit(g.raft.CommitIndex()) }
 
 // Snapshot takes a snapshot now, beside those that are taken by threshold.
 func (g *Group) Snapshot() error {

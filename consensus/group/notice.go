@@ -106,7 +106,7 @@ func (t *teller) pause(changed <-chan struct{}) (over bool) {
 // look gives the notices that are due, and returns how long the next ones are to
 // wait, or 0.
 func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
-	commit := t.g.raft.CommitIndex()
+	commit := t.g.commitIndex()
 	if leads, ok := t.g.leads(); !ok || leads != term {
 		return 0
 	}

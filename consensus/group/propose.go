@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -26,6 +27,9 @@ func (g *Group) Propose(ctx context.Context, cmd []byte) (any, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if err, ok := f.Response().(error); ok && errors.Is(err, errNotStored) {
+		return nil, unknown(err) // the others may have it
 	}
 	return f.Response(), nil
 }

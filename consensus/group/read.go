@@ -121,7 +121,7 @@ func (r *reader) round() (uint64, error) {
 		}
 		r.settled.Store(term)
 	}
-	index := r.g.raft.CommitIndex()
+	index := r.g.commitIndex()
 	if err := r.confirm(ctx, term); err != nil {
 		return 0, err
 	}
@@ -244,7 +244,7 @@ func (g *Group) ReadIndexFor(ctx context.Context, voter string, term uint64) (ui
 	if now != term || g.reads.settled.Load() != term || two != 2 || voter == g.cfg.ID || len(voters) > 3 {
 		return g.ReadIndex(ctx)
 	}
-	index := g.raft.CommitIndex()
+	index := g.commitIndex()
 	if now, leads = g.leads(); !leads || now != term {
 		return 0, g.notLeader()
 	}

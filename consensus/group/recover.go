@@ -52,7 +52,7 @@ func Recover(c Config, self Server) (Recovered, error) {
 	}
 	_, nowhere := raft.NewInmemTransport(raft.ServerAddress(self.Addr))
 	only := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(self.ID), Address: raft.ServerAddress(self.Addr)}}}
-	if err := raft.RecoverCluster(c.raft(logger), newApplier(c.FSM, snapshots), c.Log, c.Log, snapshots, nowhere, only); err != nil {
+	if err := raft.RecoverCluster(c.raft(logger), newApplier(c.FSM, snapshots, func(uint64) error { return nil }), c.Log, c.Log, snapshots, nowhere, only); err != nil {
 		return Recovered{}, fmt.Errorf("recover: %w", err)
 	}
 	meta, err := newestSnapshot(snapshots)

@@ -17,18 +17,20 @@ import (
 //   - An append to a follower that was not reached waits until a heartbeat reaches it.
 //     Raft counts failures, and would try again after up to 10 s, which a follower that
 //     was started anew would be without entries for.
+//   - A request says of no commit that is not on this disk; see aheadLog.
 //   - A pipeline does not send an append without entries whose commit index its
 //     follower knows. Raft makes one after each commitTimeout, for each follower.
 type transport struct {
 	*raftnet.Member
 	progress         *progress
+	limit            func(commit uint64) uint64
 	heartbeats       Heartbeats // nil: Raft's own
 	heartbeatHandler atomic.Pointer[func(raft.RPC)]
 	closing          sync.Once
 	closed           chan struct{}
 }
 
-func newTransport(m *raftnet.Member, p *progress, h Heartbeats) *transport {
+func newTransport(m *raftnet.Member, p *progress, limit func(commit uint64) uint64, h Heartbeats) *transport {
 	m.Observe(&raftnet.Observer{
 		Answered: func(a raftnet.Answer) {
 			if a.Err != nil {
@@ -39,7 +41,7 @@ func newTransport(m *raftnet.Member, p *progress, h Heartbeats) *transport {
 		},
 		Broken: p.lostAt,
 	})
-	return &transport{Member: m, progress: p, heartbeats: h, closed: make(chan struct{})}
+	return &transport{Member: m, progress: p, limit: limit, heartbeats: h, closed: make(chan struct{})}
 }
 
 // SetHeartbeatHandler implements raft.Transport.
@@ -80,6 +82,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 // append sends an append that is no heartbeat.
 func (t *transport) append(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	t.progress.sent.Add(1)
+	req.LeaderCommitIndex = t.limit(req.LeaderCommitIndex)
 	err := t.Member.AppendEntries(id, to, req, resp)
 	if err != nil {
 		t.progress.failed(id, req.Term)
@@ -136,7 +139,7 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline{inner, id, t.progress}, nil
+	return &pipeline{inner, id, t}, nil
 }
 
 // isHeartbeat reports whether req is one, as raft.NetworkTransport tells them apart.
@@ -157,16 +160,17 @@ func (g *Group) appendRequest(term uint64) raft.AppendEntriesRequest {
 // A pipeline leaves out what its follower knows.
 type pipeline struct {
 	raft.AppendPipeline
-	to       raft.ServerID
-	progress *progress
+	to raft.ServerID
+	t  *transport
 }
 
 // AppendEntries returns no future if the request needed not to be sent: Raft looks at
 // those from Consumer alone.
 func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	if len(req.Entries) == 0 && p.progress.knows(p.to, req) {
+	req.LeaderCommitIndex = p.t.limit(req.LeaderCommitIndex)
+	if len(req.Entries) == 0 && p.t.progress.knows(p.to, req) {
 		return nil, nil
 	}
-	p.progress.sent.Add(1)
+	p.t.progress.sent.Add(1)
 	return p.AppendPipeline.AppendEntries(req, resp)
 }
