@@ -91,7 +91,10 @@ func newCluster(n int, namespaces bool, binary, dir string) (*cluster, error) {
 		s.logPath = filepath.Join(home, "agent.log")
 		others := append(append([]string{}, mesh[:i]...), mesh[i+1:]...)
 		s.args = []string{"agent", "--name", s.name, "--data-dir", filepath.Join(home, "data"), "--bind", s.mesh, "--http", s.api,
-			"--join", strings.Join(others, ","), "--server", "--bootstrap-servers", strings.Join(names, ","), "--insecure", "--log-level", "debug"}
+			"--join", strings.Join(others, ","), "--server", "--insecure", "--log-level", "debug"}
+		if first := names[:min(n, 3)]; i < len(first) { // the others join the cluster that these begin
+			s.args = append(s.args, "--bootstrap-servers", strings.Join(first, ","))
+		}
 	}
 	return c, nil
 }
