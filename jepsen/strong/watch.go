@@ -183,9 +183,11 @@ func finishWatches(ctx context.Context, c *cluster, keyspace string, w *writes, 
 		return nil, fmt.Errorf("last write: %w", err)
 	}
 	w.applied(change{v.Seq, lastKey, "end"})
+	waiting, stopWaiting := context.WithTimeout(ctx, 10*time.Second) // one that has lost it never comes
+	defer stopWaiting()
 	for _, x := range watchers {
-		for !x.over() && ctx.Err() == nil {
-			pause(ctx, 10*time.Millisecond)
+		for !x.over() && waiting.Err() == nil {
+			pause(waiting, 10*time.Millisecond)
 		}
 	}
 	left := make(map[string]string)
