@@ -12,7 +12,7 @@ const (
 	minPlaces = 16  // of a page, below which empty ones do not matter
 )
 
-// A dotIndex finds live cells by dot. An incarnation issues its dots in order, so
+// A dotIndex finds the refs of live cells by dot. An incarnation issues its dots in order, so
 // they are kept in pages by sequence number: the newest page is in the cache,
 // where a hash map would touch a random place for every new dot. A page has room
 // for about twice the cells that live at most, so that old pages, of which few cells are
@@ -28,9 +28,9 @@ type dotIndex struct {
 // A dotPage has a place for each dot in mask, in their order. A cell that goes
 // leaves its place empty, until half of them are.
 type dotPage struct {
-	mask  [pageDots / 64]uint64
-	cells []*crdt.Cell // nil: removed
-	live  int
+	mask [pageDots / 64]uint64
+	refs []ref // 0: removed
+	live int
 }
 
 func newDotIndex() *dotIndex { return &dotIndex{incs: make(map[crdt.Inc]map[uint64]*dotPage)} }
@@ -54,39 +54,46 @@ func (p *dotPage) place(seq uint64) (i int, has bool) {
 	return i + bits.OnesCount64(w&(1<<rest-1)), w>>rest&1 != 0
 }
 
-// get is the live cell with that dot, or nil.
-func (x *dotIndex) get(d crdt.Dot) *crdt.Cell {
+// get is the ref of the live cell with that dot, or 0.
+func (x *dotIndex) get(d crdt.Dot) ref {
 	p := x.page(d)
 	if p == nil {
-		return nil
+		return 0
 	}
 	if i, has := p.place(d.Seq); has {
-		return p.cells[i]
+		return p.refs[i]
 	}
-	return nil
+	return 0
 }
 
-// add makes c findable; its dot must not be.
-func (x *dotIndex) add(c *crdt.Cell) {
-	p := x.page(c.Dot)
+// add makes r findable; its dot must not be.
+func (x *dotIndex) add(d crdt.Dot, r ref) {
+	p := x.page(d)
 	if p == nil {
-		pages := x.incs[c.Dot.Inc]
+		pages := x.incs[d.Inc]
 		if pages == nil {
 			pages = make(map[uint64]*dotPage)
-			x.incs[c.Dot.Inc] = pages
+			x.incs[d.Inc] = pages
 		}
 		p = &dotPage{}
-		pages[c.Dot.Seq/pageDots] = p
+		pages[d.Seq/pageDots] = p
 	}
-	x.lastInc, x.lastNum, x.lastPage = c.Dot.Inc, c.Dot.Seq/pageDots, p
+	x.lastInc, x.lastNum, x.lastPage = d.Inc, d.Seq/pageDots, p
 	p.live++
-	i, has := p.place(c.Dot.Seq)
+	i, has := p.place(d.Seq)
 	if has {
-		p.cells[i] = c
+		p.refs[i] = r
 		return
 	}
-	p.set(c.Dot.Seq)
-	p.cells = slices.Insert(p.cells, i, c)
+	p.set(d.Seq)
+	p.refs = slices.Insert(p.refs, i, r)
+}
+
+// move makes r the ref of d, which is findable.
+func (x *dotIndex) move(d crdt.Dot, r ref) {
+	p := x.page(d)
+	i, _ := p.place(d.Seq)
+	p.refs[i] = r
 }
 
 func (p *dotPage) set(seq uint64) {
@@ -94,31 +101,36 @@ func (p *dotPage) set(seq uint64) {
 	p.mask[bit/64] |= 1 << (bit % 64)
 }
 
-// remove makes c unfindable; it must be findable.
-func (x *dotIndex) remove(c *crdt.Cell) {
-	p := x.page(c.Dot)
+// remove makes d unfindable; it must be findable.
+func (x *dotIndex) remove(d crdt.Dot) {
+	p := x.page(d)
 	p.live--
-	i, _ := p.place(c.Dot.Seq)
-	p.cells[i] = nil
+	i, _ := p.place(d.Seq)
+	p.refs[i] = 0
 	switch {
 	case p.live == 0:
-		x.drop(c.Dot)
-	case len(p.cells) >= minPlaces && 2*p.live < len(p.cells):
+		x.drop(d)
+	case len(p.refs) >= minPlaces && 2*p.live < len(p.refs):
 		p.compact()
 	}
 }
 
 // compact gives up the empty places.
 func (p *dotPage) compact() {
-	cells := make([]*crdt.Cell, 0, p.live)
+	refs := make([]ref, 0, p.live)
+	old := p.mask
 	p.mask = [pageDots / 64]uint64{}
-	for _, c := range p.cells {
-		if c != nil {
-			cells = append(cells, c)
-			p.set(c.Dot.Seq)
+	i := 0
+	for word, w := range old {
+		for ; w != 0; w &= w - 1 {
+			if r := p.refs[i]; r != 0 {
+				refs = append(refs, r)
+				p.set(uint64(64*word + bits.TrailingZeros64(w)))
+			}
+			i++
 		}
 	}
-	p.cells = cells
+	p.refs = refs
 }
 
 func (x *dotIndex) drop(d crdt.Dot) {

@@ -43,7 +43,7 @@ func BenchmarkGrowth(b *testing.B) {
 		b.ReportMetric(float64(times[len(times)/2])/1000, "worst-us")
 	}
 	b.Run("table", func(b *testing.B) {
-		grow(b, func() func(*crdt.Cell) { return newTable().Store })
+		grow(b, func() func(*crdt.Cell) { return newMapTable().Store })
 	})
 	b.Run("log", func(b *testing.B) {
 		grow(b, func() func(*crdt.Cell) {

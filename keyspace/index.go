@@ -10,11 +10,13 @@ import (
 	"github.com/meshkv/meshkv/crdt"
 )
 
-// An index holds the live cells of one replica three ways: by key in a hash map
-// that any goroutine may read, by dot, and by key in order. It implements
-// crdt.Cells. Everything but newest and siblings belongs to the owner of the
-// replica.
+// An index holds the live cells of one replica in a slab, and finds them there three
+// ways: by key in a hash table that any goroutine may read, by dot, and by key in
+// order. It implements crdt.Cells. A key has one ref for as long as it has cells, that
+// of its highest cell, which is replaced there; its other cells have refs of their own.
+// Everything but newest and siblings belongs to the owner of the replica.
 type index struct {
+	cells    *slab
 	newest   *table                           // per key, the highest cell
 	siblings *xsync.Map[string, []*crdt.Cell] // the other cells, of keys that have more than one
 	crowded  atomic.Int64                     // keys in siblings
@@ -25,11 +27,13 @@ type index struct {
 }
 
 func newIndex() *index {
+	cells := newSlab()
 	return &index{
-		newest:   newTable(),
+		cells:    cells,
+		newest:   newTable(cells),
 		siblings: xsync.NewMap[string, []*crdt.Cell](),
 		dots:     newDotIndex(),
-		keys:     newOrdered(),
+		keys:     newOrdered(cells),
 	}
 }
 
@@ -85,7 +89,7 @@ func (x *index) all(key string) []*crdt.Cell {
 func (x *index) ByKey(key string) []*crdt.Cell { return x.all(key) }
 
 // ByDot implements crdt.Cells.
-func (x *index) ByDot(d crdt.Dot) *crdt.Cell { return x.dots.get(d) }
+func (x *index) ByDot(d crdt.Dot) *crdt.Cell { return x.cells.get(x.dots.get(d)) }
 
 // All yields every live cell.
 func (x *index) All() iter.Seq[*crdt.Cell] {
@@ -106,46 +110,58 @@ func (x *index) Len() int { return int(x.len.Load()) }
 
 // Add implements crdt.Cells.
 func (x *index) Add(c *crdt.Cell) {
-	x.dots.add(c)
 	x.bytes.Add(cellBytes(c))
 	x.len.Add(1)
-	top := x.newest.Load(c.Key)
-	if top == nil {
-		x.keys.Set(c)
-		x.newest.Store(c)
+	r := x.newest.Find(c.Key)
+	if r == 0 {
+		r = x.cells.put(c) // first: the others find it there
+		x.dots.add(c.Dot, r)
+		x.keys.Insert(c.Key, r)
+		x.newest.Insert(c.Key, r)
 		return
 	}
+	top := x.cells.get(r)
 	rest := x.others(c.Key)
+	other := c
 	if c.Compare(top) > 0 {
-		x.keys.Replace(top, c)
-		top, c = c, top
+		other = top
+		x.dots.add(c.Dot, r)
+		x.dots.move(top.Dot, x.cells.put(top))
+	} else {
+		x.dots.add(c.Dot, x.cells.put(c))
 	}
-	i, _ := slices.BinarySearchFunc(rest, c, func(a, b *crdt.Cell) int { return b.Compare(a) })
-	x.setOthers(c.Key, len(rest), slices.Insert(slices.Clone(rest), i, c))
-	x.newest.Store(top)
+	i, _ := slices.BinarySearchFunc(rest, other, func(a, b *crdt.Cell) int { return b.Compare(a) })
+	x.setOthers(c.Key, len(rest), slices.Insert(slices.Clone(rest), i, other))
+	if other == top {
+		x.cells.set(r, c)
+	}
 }
 
 // Remove implements crdt.Cells.
 func (x *index) Remove(c *crdt.Cell) {
-	x.dots.remove(c)
 	x.bytes.Add(-cellBytes(c))
 	x.len.Add(-1)
-	top := x.newest.Load(c.Key)
+	r := x.dots.get(c.Dot)
 	rest := x.others(c.Key)
 	n := len(rest)
 	if n == 0 {
 		x.newest.Delete(c.Key)
 		x.keys.Delete(c.Key)
-		return
-	}
-	if top.Dot == c.Dot {
-		x.keys.Replace(top, rest[0])
-		x.newest.Store(rest[0])
-		rest = rest[1:]
 	} else {
-		rest = slices.DeleteFunc(slices.Clone(rest), func(s *crdt.Cell) bool { return s.Dot == c.Dot })
+		if x.cells.get(x.newest.Find(c.Key)).Dot == c.Dot { // the next one takes its place
+			next := rest[0]
+			x.cells.set(r, next)
+			moved := r
+			r = x.dots.get(next.Dot)
+			x.dots.move(next.Dot, moved)
+			rest = rest[1:]
+		} else {
+			rest = slices.DeleteFunc(slices.Clone(rest), func(s *crdt.Cell) bool { return s.Dot == c.Dot })
+		}
+		x.setOthers(c.Key, n, rest)
 	}
-	x.setOthers(c.Key, n, rest)
+	x.dots.remove(c.Dot)
+	x.cells.drop(r)
 }
 
 // Replace implements crdt.Cells.
@@ -155,9 +171,9 @@ func (x *index) Replace(old, c *crdt.Cell) {
 		x.Remove(old)
 		return
 	}
-	x.dots.add(c) // first, so that the page of both does not become empty
-	x.dots.remove(old)
+	r := x.dots.get(old.Dot)
+	x.dots.add(c.Dot, r) // first, so that the page of both does not become empty
+	x.dots.remove(old.Dot)
 	x.bytes.Add(cellBytes(c) - cellBytes(old))
-	x.keys.Replace(old, c)
-	x.newest.Store(c)
+	x.cells.set(r, c)
 }

@@ -16,7 +16,7 @@ func TestDotIndexEqualsMap(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	x, model := newDotIndex(), make(map[crdt.Dot]*crdt.Cell)
+	x, model := newDotIndex(), make(map[crdt.Dot]ref)
 	var all []crdt.Dot
 	check := func() {
 		t.Helper()
@@ -26,44 +26,134 @@ func TestDotIndexEqualsMap(t *testing.T) {
 			}
 		}
 	}
+	last := ref(0)
+	add := func(d crdt.Dot) {
+		last++
+		x.add(d, last)
+		if last%3 == 0 {
+			last++
+			x.move(d, last)
+		}
+		model[d] = last
+	}
 	for i := range 4 * pageDots {
 		d := crdt.Dot{Inc: crdt.Inc(1 + i%2), Seq: uint64(1 + i/2)}
-		c := &crdt.Cell{Dot: d}
-		x.add(c)
-		model[d] = c
+		add(d)
 		all = append(all, d)
 	}
 	check()
 	rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for i, d := range all {
-		x.remove(model[d])
+		x.remove(d)
 		delete(model, d)
 		if i%97 == 0 || len(model) < 100 {
 			check()
 		}
 		for _, pages := range x.incs {
 			for _, p := range pages {
-				if len(p.cells) >= minPlaces && len(p.cells) > 2*p.live {
-					t.Fatalf("a page of %d places for %d cells", len(p.cells), p.live)
+				if len(p.refs) >= minPlaces && len(p.refs) > 2*p.live {
+					t.Fatalf("a page of %d places for %d cells", len(p.refs), p.live)
 				}
 			}
 		}
 		if i%5 == 0 { // some come back, in any order
-			x.add(&crdt.Cell{Dot: d})
-			model[d] = x.get(d)
-			if back := all[rng.IntN(i+1)]; model[back] != nil {
-				x.remove(model[back])
+			add(d)
+			if back := all[rng.IntN(i+1)]; model[back] != 0 {
+				x.remove(back)
 				delete(model, back)
 			}
 		}
 	}
-	for d, c := range model {
-		x.remove(c)
+	for d := range model {
+		x.remove(d)
 		delete(model, d)
 	}
 	check()
 	if len(x.incs) != 0 || x.lastPage != nil {
 		t.Errorf("%d incarnations are left of nothing", len(x.incs))
+	}
+}
+
+// A slab gives every cell that is in it back by its number, to readers at any time, and
+// gives numbers out again before it takes new ones.
+func TestSlabEqualsMap(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	x, model := newSlab(), make(map[ref]*crdt.Cell)
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	always := x.put(&crdt.Cell{Key: "always"})
+	wg.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if c := x.get(always); c.Key != "always" {
+				t.Errorf("%q", c.Key)
+				return
+			}
+		}
+	})
+	most := 0
+	for i := range 20 * slabCells {
+		grow := i < 8*slabCells || i > 16*slabCells
+		if c := (&crdt.Cell{}); grow == (rng.IntN(4) > 0) {
+			r := x.put(c)
+			if model[r] != nil || r == 0 || r == always {
+				t.Fatalf("number %d is given out twice", r)
+			}
+			model[r] = c
+		} else {
+			for r := range model {
+				if rng.IntN(3) == 0 {
+					x.set(r, c)
+					model[r] = c
+				} else {
+					x.drop(r)
+					delete(model, r)
+					if x.get(r) != nil {
+						t.Fatalf("%d was dropped and is there", r)
+					}
+				}
+				break
+			}
+		}
+		most = max(most, len(model)+1)
+		if int(x.last) != most || len(x.free) != most-len(model)-1 {
+			t.Fatalf("%d numbers, %d of them free, for %d cells and %d at the most", x.last, len(x.free), len(model)+1, most)
+		}
+	}
+	close(done)
+	wg.Wait()
+	for r, c := range model {
+		if x.get(r) != c {
+			t.Fatalf("%d: got %p, want %p", r, x.get(r), c)
+		}
+	}
+	if x.get(0) != nil {
+		t.Error("0 is a cell")
+	}
+}
+
+// mapTable is a table with its slab: what a key has there is replaced or made.
+type mapTable struct{ *table }
+
+func newMapTable() mapTable { return mapTable{newTable(newSlab())} }
+
+func (x mapTable) Store(c *crdt.Cell) {
+	if r := x.Find(c.Key); r != 0 {
+		x.cells.set(r, c)
+		return
+	}
+	x.Insert(c.Key, x.cells.put(c))
+}
+
+func (x mapTable) Delete(key string) {
+	r := x.Find(key)
+	x.table.Delete(key)
+	if r != 0 {
+		x.cells.drop(r)
 	}
 }
 
@@ -73,7 +163,7 @@ func TestTableEqualsMap(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	x, model := newTable(), make(map[string]*crdt.Cell)
+	x, model := newMapTable(), make(map[string]*crdt.Cell)
 	rebuilds, last := 0, x.slots.Load()
 	for i := range 60_000 {
 		// Now it grows, now it is little but what was deleted.
@@ -121,7 +211,7 @@ func TestTableEqualsMap(t *testing.T) {
 // never in an older state than before.
 func TestTableReadersDuringRebuilds(t *testing.T) {
 	const stable, writes = 50, 12_000
-	x := newTable()
+	x := newMapTable()
 	for i := range stable {
 		x.Store(&crdt.Cell{Key: fmt.Sprint("stable", i)})
 	}
@@ -160,8 +250,8 @@ func TestTableReadersDuringRebuilds(t *testing.T) {
 // large: of its pages only those are touched that are due, one at the border, and
 // one for what stood at the start because the end was taken.
 func TestTableRebuildsInOrder(t *testing.T) {
-	const page = 4096 / 16 // slots
-	x := newTable()
+	const page = 4096 / 8 // slots
+	x := newMapTable()
 	looked := make(map[int]bool) // by the sign of new size - old size
 	look := func() {
 		if x.next == nil {
@@ -174,7 +264,7 @@ func TestTableRebuildsInOrder(t *testing.T) {
 				parts++
 			}
 			for j := range part {
-				if part[j].hash.Load() != 0 {
+				if part[j].Load() != 0 {
 					pages[(i<<partShift+j)/page] = true
 				}
 			}

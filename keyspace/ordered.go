@@ -15,15 +15,14 @@ const (
 	leafStep  = 8  // in which a leaf grows: half of the memory would be slack with doubling
 )
 
-// ordered holds one cell of each key, ascending by key: the newest. It points to
-// cells that are there anyway and copies no key, but for one short fence per leaf:
-// the keys of cells that were replaced long ago would keep those alive. An
-// overwrite finds its leaf by the fences, which are few enough to stay in the
-// cache, and there the old cell by its address, without touching the others. A new
-// key finds its place among the others by their hints: to compare the keys would be
-// two misses of the cache for each.
+// ordered holds the refs of a slab that have a key, ascending by key. It copies no
+// key, but for one short fence per leaf: the keys of cells that were replaced long ago
+// would keep those alive. Overwrites do not concern it. A new key finds its leaf by the
+// fences, which are few enough to stay in the cache, and its place among the others by
+// their hints: to compare the keys would be three misses of the cache for each.
 // Not safe for concurrent use.
 type ordered struct {
+	cells *slab
 	// fences are the leaves by a string that is above all keys of the leaf before
 	// and not above any of its own. The first is "", and is always there.
 	fences *btree.Map[string, *orderedLeaf]
@@ -31,16 +30,16 @@ type ordered struct {
 }
 
 // An orderedLeaf has in hints[i] the four bytes that follow the first skip ones in the
-// key of cells[i]. Every key begins with fence[:skip], so the hints ascend as well.
+// key of refs[i]. Every key begins with fence[:skip], so the hints ascend as well.
 type orderedLeaf struct {
 	fence string
-	cells []*crdt.Cell // ascending by key
-	skip  int          // at most len(fence)
+	refs  []ref // ascending by key
+	skip  int   // at most len(fence)
 	hints [leafCells]uint32
 }
 
-func newOrdered() *ordered {
-	o := &ordered{fences: btree.NewMap[string, *orderedLeaf](32)}
+func newOrdered(cells *slab) *ordered {
+	o := &ordered{cells: cells, fences: btree.NewMap[string, *orderedLeaf](32)}
 	o.fences.Set("", &orderedLeaf{})
 	return o
 }
@@ -57,9 +56,12 @@ func (o *ordered) leaf(key string) (l *orderedLeaf) {
 	return l
 }
 
-// find is where key is, or where it would be put.
-func (l *orderedLeaf) find(key string) (i int, found bool) {
-	n := len(l.cells)
+// key is that of r.
+func (o *ordered) key(r ref) string { return o.cells.get(r).Key }
+
+// find is where key is in l, or where it would be put.
+func (o *ordered) find(l *orderedLeaf, key string) (i int, found bool) {
+	n := len(l.refs)
 	if !l.hinted(key) {
 		return n, false // it is not below the fence, and so above all that begin like it
 	}
@@ -69,8 +71,8 @@ func (l *orderedLeaf) find(key string) (i int, found bool) {
 	for end < n && l.hints[end] == h {
 		end++
 	}
-	at, found := slices.BinarySearchFunc(l.cells[i:end], key, func(c *crdt.Cell, key string) int {
-		return strings.Compare(c.Key, key)
+	at, found := slices.BinarySearchFunc(l.refs[i:end], key, func(r ref, key string) int {
+		return strings.Compare(o.key(r), key)
 	})
 	return i + at, found
 }
@@ -85,88 +87,83 @@ func hint(key string, skip int) uint32 {
 	return binary.BigEndian.Uint32(b[:])
 }
 
-// hintAll makes the hints tell apart as many of the keys as they can. was are the
-// hints of the same cells where skip bytes were left out, or nil.
-func (l *orderedLeaf) hintAll(was []uint32, skip int) {
+// hintAll makes the hints of l tell apart as many of the keys as they can. was are the
+// hints of the same keys where skip bytes were left out, or nil.
+func (o *ordered) hintAll(l *orderedLeaf, was []uint32, skip int) {
 	l.skip = 0
-	if n := len(l.cells); n > 0 {
-		l.skip = common(l.fence, l.cells[n-1].Key) // and so of all between
+	if n := len(l.refs); n > 0 {
+		l.skip = common(l.fence, o.key(l.refs[n-1])) // and so of all between
 	}
 	if was != nil && skip == l.skip {
 		copy(l.hints[:], was)
 		return
 	}
-	for i, c := range l.cells {
-		l.hints[i] = hint(c.Key, l.skip)
+	for i, r := range l.refs {
+		l.hints[i] = hint(o.key(r), l.skip)
 	}
 }
 
-// insert puts c, whose key is not there, at i, where it belongs.
-func (l *orderedLeaf) insert(i int, c *crdt.Cell) {
-	n := len(l.cells)
-	if n == cap(l.cells) {
-		l.cells = append(make([]*crdt.Cell, 0, n+leafStep), l.cells...)
+// insert puts r, of a key that is not there, at i of l, where it belongs.
+func (o *ordered) insert(l *orderedLeaf, i int, key string, r ref) {
+	n := len(l.refs)
+	if n == cap(l.refs) {
+		l.refs = append(make([]ref, 0, n+leafStep), l.refs...)
 	}
-	l.cells = slices.Insert(l.cells, i, c)
-	if !l.hinted(c.Key) {
-		l.hintAll(nil, 0)
+	l.refs = slices.Insert(l.refs, i, r)
+	if !l.hinted(key) {
+		o.hintAll(l, nil, 0)
 		return
 	}
 	copy(l.hints[i+1:n+1], l.hints[i:n])
-	l.hints[i] = hint(c.Key, l.skip)
+	l.hints[i] = hint(key, l.skip)
 }
 
 // delete takes out what is at i.
 func (l *orderedLeaf) delete(i int) {
-	copy(l.hints[i:], l.hints[i+1:len(l.cells)])
-	l.cells = slices.Delete(l.cells, i, i+1)
+	copy(l.hints[i:], l.hints[i+1:len(l.refs)])
+	l.refs = slices.Delete(l.refs, i, i+1)
 }
 
 // Get is the cell of key, or nil.
 func (o *ordered) Get(key string) *crdt.Cell {
 	l := o.leaf(key)
-	if i, found := l.find(key); found {
-		return l.cells[i]
+	if i, found := o.find(l, key); found {
+		return o.cells.get(l.refs[i])
 	}
 	return nil
 }
 
-// Set makes c the cell of its key.
-func (o *ordered) Set(c *crdt.Cell) {
-	l := o.leaf(c.Key)
-	i, found := l.find(c.Key)
-	if found {
-		l.cells[i] = c
-		return
-	}
+// Insert makes r, which holds its cell already, the ref of key, which has none.
+func (o *ordered) Insert(key string, r ref) {
+	l := o.leaf(key)
+	i, _ := o.find(l, key)
 	o.n++
-	if len(l.cells) == leafCells {
-		if right, at := o.split(l, i); c.Key >= right.fence {
+	if len(l.refs) == leafCells {
+		if right, at := o.split(l, i); key >= right.fence {
 			l, i = right, i-at
 		}
 	}
-	l.insert(i, c)
+	o.insert(l, i, key, r)
 }
 
-// split moves the cells of the full leaf l from some place on to a new leaf, to
+// split moves the refs of the full leaf l from some place on to a new leaf, to
 // make room at i. A leaf that grows at its end is left all but full.
 func (o *ordered) split(l *orderedLeaf, i int) (right *orderedLeaf, at int) {
-	at = len(l.cells) / 2
-	if i == len(l.cells) {
+	at = len(l.refs) / 2
+	if i == len(l.refs) {
 		at = i - 1
 	}
-	low, high := l.cells[:at], l.cells[at:]
-	right = &orderedLeaf{fence: fenceBetween(low[at-1].Key, high[0].Key)}
-	right.cells = append(make([]*crdt.Cell, 0, len(high)+leafStep), high...)
+	low, high := l.refs[:at], l.refs[at:]
+	right = &orderedLeaf{fence: fenceBetween(o.key(low[at-1]), o.key(high[0]))}
+	right.refs = append(make([]ref, 0, len(high)+leafStep), high...)
 	if at > leafCells/2 {
-		clear(high)
-		l.cells = low
+		l.refs = low
 	} else {
-		l.cells = append(make([]*crdt.Cell, 0, at+leafStep), low...)
+		l.refs = append(make([]ref, 0, at+leafStep), low...)
 	}
 	was, skip := l.hints, l.skip
-	l.hintAll(was[:at], skip)
-	right.hintAll(was[at:], skip)
+	o.hintAll(l, was[:at], skip)
+	o.hintAll(right, was[at:], skip)
 	o.fences.Set(right.fence, right)
 	return right, at
 }
@@ -184,26 +181,16 @@ func common(a, b string) (n int) {
 	return n
 }
 
-// Replace is Set(c) where old is the cell of the same key.
-func (o *ordered) Replace(old, c *crdt.Cell) {
-	cells := o.leaf(c.Key).cells
-	if i := slices.Index(cells, old); i >= 0 {
-		cells[i] = c
-		return
-	}
-	o.Set(c)
-}
-
-// Delete takes key out.
+// Delete takes key out, whose cell is still in the slab.
 func (o *ordered) Delete(key string) {
 	l := o.leaf(key)
-	i, found := l.find(key)
+	i, found := o.find(l, key)
 	if !found {
 		return
 	}
 	o.n--
 	l.delete(i)
-	switch n := len(l.cells); {
+	switch n := len(l.refs); {
 	case n == 0 && l.fence != "":
 		o.fences.Delete(l.fence)
 	case n <= leafCells/4:
@@ -211,24 +198,24 @@ func (o *ordered) Delete(key string) {
 	}
 }
 
-// absorb joins l, of which few cells are left, with a neighbour that has few as
+// absorb joins l, of which few refs are left, with a neighbour that has few as
 // well, or else gives back what l does not need.
 func (o *ordered) absorb(l *orderedLeaf) {
 	if o.join(o.before(l), l) || o.join(l, o.after(l)) {
 		return
 	}
-	if n := len(l.cells); cap(l.cells) > 2*n+leafStep {
-		l.cells = append(make([]*crdt.Cell, 0, n+leafStep), l.cells...)
+	if n := len(l.refs); cap(l.refs) > 2*n+leafStep {
+		l.refs = append(make([]ref, 0, n+leafStep), l.refs...)
 	}
 }
 
-// join moves all cells of high to low, the leaf before it, if both have few.
+// join moves all refs of high to low, the leaf before it, if both have few.
 func (o *ordered) join(low, high *orderedLeaf) bool {
-	if low == nil || high == nil || len(low.cells)+len(high.cells) > leafCells/2 {
+	if low == nil || high == nil || len(low.refs)+len(high.refs) > leafCells/2 {
 		return false
 	}
-	low.cells = append(append(make([]*crdt.Cell, 0, leafCells/2), low.cells...), high.cells...)
-	low.hintAll(nil, 0)
+	low.refs = append(append(make([]ref, 0, leafCells/2), low.refs...), high.refs...)
+	o.hintAll(low, nil, 0)
 	o.fences.Delete(high.fence)
 	return true
 }
@@ -263,10 +250,10 @@ func (o *ordered) Ascend(from string, yield func(c *crdt.Cell) bool) {
 	o.fences.Ascend(first.fence, func(_ string, l *orderedLeaf) bool {
 		i := 0
 		if l == first {
-			i, _ = l.find(from)
+			i, _ = o.find(l, from)
 		}
-		for _, c := range l.cells[i:] {
-			if !yield(c) {
+		for _, r := range l.refs[i:] {
+			if !yield(o.cells.get(r)) {
 				return false
 			}
 		}

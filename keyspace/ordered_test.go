@@ -18,7 +18,7 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	x, model := newOrdered(), make(map[string]*crdt.Cell)
+	x, model := newOrdered(newSlab()), make(map[string]ref)
 	check := func() {
 		t.Helper()
 		if x.Len() != len(model) {
@@ -30,8 +30,8 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 			stop := at + rng.IntN(len(keys)+1)
 			var got []string
 			x.Ascend(from, func(c *crdt.Cell) bool {
-				if c != model[c.Key] {
-					t.Fatalf("%s is %p, want %p", c.Key, c, model[c.Key])
+				if want := x.cells.get(model[c.Key]); c != want {
+					t.Fatalf("%s is %p, want %p", c.Key, c, want)
 				}
 				got = append(got, c.Key)
 				return at+len(got) < stop
@@ -43,15 +43,15 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 		}
 		cells := 0
 		x.fences.Scan(func(fence string, l *orderedLeaf) bool {
-			if fence != "" && len(l.cells) == 0 || len(l.cells) > leafCells || cap(l.cells) > 2*len(l.cells)+leafCells {
-				t.Fatalf("leaf %q of %d cells, room for %d", fence, len(l.cells), cap(l.cells))
+			if fence != "" && len(l.refs) == 0 || len(l.refs) > leafCells || cap(l.refs) > 2*len(l.refs)+leafCells {
+				t.Fatalf("leaf %q of %d cells, room for %d", fence, len(l.refs), cap(l.refs))
 			}
-			for i, c := range l.cells {
-				if !l.hinted(c.Key) || l.hints[i] != hint(c.Key, l.skip) {
-					t.Fatalf("leaf %q has hint %#x after %d bytes of %q", fence, l.hints[i], l.skip, c.Key)
+			for i, r := range l.refs {
+				if key := x.key(r); !l.hinted(key) || l.hints[i] != hint(key, l.skip) {
+					t.Fatalf("leaf %q has hint %#x after %d bytes of %q", fence, l.hints[i], l.skip, key)
 				}
 			}
-			cells += len(l.cells)
+			cells += len(l.refs)
 			return true
 		})
 		if cells != len(model) {
@@ -60,12 +60,17 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 	}
 	set := func(key string) {
 		c := &crdt.Cell{Key: key}
-		if old := model[key]; old != nil && rng.IntN(2) == 0 {
-			x.Replace(old, c)
-		} else {
-			x.Set(c)
+		if old := model[key]; old != 0 {
+			x.cells.set(old, c)
+			return
 		}
-		model[key] = c
+		model[key] = x.cells.put(c)
+		x.Insert(key, model[key])
+	}
+	remove := func(key string) {
+		x.Delete(key)
+		x.cells.drop(model[key])
+		delete(model, key)
 	}
 	for i := range 2_000 {
 		set(fmt.Sprintf("k%05d", i))
@@ -88,8 +93,7 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 	}
 	for i, key := range slices.Sorted(maps.Keys(model)) {
 		if rng.IntN(16) > 0 {
-			x.Delete(key)
-			delete(model, key)
+			remove(key)
 		}
 		if i%500 == 0 {
 			check()
@@ -100,8 +104,7 @@ func TestOrderedEqualsSortedMap(t *testing.T) {
 		t.Errorf("%d leaves for %d keys", n, len(model))
 	}
 	for key := range model {
-		x.Delete(key)
-		delete(model, key)
+		remove(key)
 	}
 	x.Delete("gone")
 	check()

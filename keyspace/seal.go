@@ -22,9 +22,9 @@ func (x *index) HasCells(inc crdt.Inc) bool { return len(x.dots.incs[inc]) > 0 }
 func (x *index) DotsOf(inc crdt.Inc) []crdt.Dot {
 	var dots []crdt.Dot
 	for _, page := range x.dots.incs[inc] {
-		for _, c := range page.cells {
-			if c != nil {
-				dots = append(dots, c.Dot)
+		for _, r := range page.refs {
+			if r != 0 {
+				dots = append(dots, x.cells.get(r).Dot)
 			}
 		}
 	}

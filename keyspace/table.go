@@ -2,21 +2,25 @@ package keyspace
 
 import (
 	"hash/maphash"
-	"math/bits"
 	"sync/atomic"
 
 	"github.com/meshkv/meshkv/crdt"
 )
 
-// A table maps a key to one cell that has that key. Lookups take no lock and
-// may run while the owner changes the table; changes come from one goroutine at
-// a time. It is open addressing with linear probing over slots of 16 bytes, so
-// that a lookup touches one line of slots, the cell, and the key's bytes beside
-// it: at a million keys the time goes into cache and TLB misses, and a general
-// concurrent map has two more of them (its bucket's entry, and its own key).
+// A table maps a key to the ref of the cell that a slab holds for it. Lookups take no
+// lock and may run while the owner changes the table; changes come from one goroutine
+// at a time. It is open addressing with linear probing over slots of 8 bytes, so
+// that a lookup touches one line of slots, one of the slab, the cell, and the key's
+// bytes beside it: at a million keys the time goes into cache and TLB misses, and a
+// general concurrent map has more of them (its bucket's entry, and its own key).
+//
+// A key keeps its ref for as long as it is in the table: its cell is replaced in the
+// slab. So the ref that a reader has found, and that was given to another key before it
+// looked at the cell, is of a key that was taken out meanwhile, and the cell's own
+// key says so.
 //
 // A slot, once taken by a hash, keeps it until the table is rebuilt: deleting
-// stores nil, and inserting a key of the same hash reuses the slot. A rebuild
+// leaves the hash alone, and inserting a key of the same hash reuses the slot. A rebuild
 // fills a new array, some slots with each change, and publishes it when it holds
 // everything: until then readers know nothing of it. Readers of the old one see
 // the cells as they were.
@@ -29,9 +33,10 @@ import (
 // change, and all nodes that get the same writes do so at the same time.
 type table struct {
 	seed  maphash.Seed
+	cells *slab
 	slots atomic.Pointer[slotArray]
 	used  int // slots with a hash, of the current array
-	live  int // slots with a cell
+	live  int // slots with a ref
 	next  *rebuilding
 }
 
@@ -43,10 +48,16 @@ type rebuilding struct {
 	at    int
 }
 
-type tableSlot struct {
-	hash atomic.Uint64 // 0: the slot was never taken
-	cell atomic.Pointer[crdt.Cell]
+// A tableSlot is 0 if it was never taken, or a hash, which is not 0, in its upper half
+// and the ref of a key of that hash in the lower: none once the key was deleted.
+type tableSlot struct{ atomic.Uint64 }
+
+func (s *tableSlot) load() (hash uint32, r ref) {
+	v := s.Load()
+	return uint32(v >> 32), ref(v)
 }
+
+func (s *tableSlot) store(hash uint32, r ref) { s.Store(uint64(hash)<<32 | uint64(r)) }
 
 // A slotArray is n slots, a power of two, in parts.
 type slotArray struct {
@@ -61,8 +72,8 @@ const (
 	rebuildStep   = 16 // slots copied with one change, a divisor of minTableSlots
 )
 
-func newTable() *table {
-	t := &table{seed: maphash.MakeSeed()}
+func newTable(cells *slab) *table {
+	t := &table{seed: maphash.MakeSeed(), cells: cells}
 	t.slots.Store(newSlotArray(minTableSlots).complete())
 	return t
 }
@@ -92,16 +103,13 @@ func (a *slotArray) complete() *slotArray {
 }
 
 // placeOf is the slot from which on a hash is searched for: the first bits of it.
-func (a *slotArray) placeOf(h uint64) uint64 {
-	place, _ := bits.Mul64(h, a.n)
-	return place
-}
+func (a *slotArray) placeOf(h uint32) uint64 { return uint64(h) * a.n >> 32 }
 
 // after is the slot behind i.
 func (a *slotArray) after(i uint64) uint64 { return (i + 1) & (a.n - 1) }
 
-func (t *table) hashOf(key string) uint64 {
-	return maphash.String(t.seed, key) | 1 // never 0
+func (t *table) hashOf(key string) uint32 {
+	return uint32(maphash.String(t.seed, key)>>32) | 1 // never 0
 }
 
 // Load is the cell of key, or nil. Safe for concurrent use.
@@ -109,91 +117,83 @@ func (t *table) Load(key string) *crdt.Cell {
 	h := t.hashOf(key)
 	slots := t.slots.Load()
 	for i := slots.placeOf(h); ; i = slots.after(i) {
-		s := slots.at(i)
-		switch s.hash.Load() {
+		switch hash, r := slots.at(i).load(); hash {
 		case 0:
 			return nil
 		case h:
 			// Two keys of one hash have two slots, so the key decides.
-			if c := s.cell.Load(); c != nil && c.Key == key {
+			if c := t.cells.get(r); c != nil && c.Key == key {
 				return c
 			}
 		}
 	}
 }
 
-// find is the slot that holds key, or -1, and the slot to put it into.
-func (a *slotArray) find(h uint64, key string) (at, free int) {
-	free = -1
+// Find is the ref of key, or 0.
+func (t *table) Find(key string) ref {
+	h := t.hashOf(key)
+	slots := t.slots.Load()
+	i := t.find(slots, h, key)
+	if i < 0 {
+		return 0
+	}
+	_, r := slots.at(uint64(i)).load()
+	return r
+}
+
+// find is the slot of a that holds key, or -1.
+func (t *table) find(a *slotArray, h uint32, key string) int {
 	for i := a.placeOf(h); ; i = a.after(i) {
-		s := a.own(i)
-		switch s.hash.Load() {
+		switch hash, r := a.own(i).load(); hash {
 		case 0:
-			if free < 0 {
-				free = int(i)
-			}
-			return -1, free
+			return -1
 		case h:
-			c := s.cell.Load()
-			if c != nil && c.Key == key {
-				return int(i), int(i)
-			}
-			if c == nil && free < 0 {
-				free = int(i)
+			if c := t.cells.get(r); c != nil && c.Key == key {
+				return int(i)
 			}
 		}
 	}
 }
 
-// Store makes c the cell of its key.
-func (t *table) Store(c *crdt.Cell) {
-	h := t.hashOf(c.Key)
-	slots := t.slots.Load()
-	i, free := slots.find(h, c.Key)
-	if i >= 0 {
-		slots.own(uint64(i)).cell.Store(c)
-	} else {
-		i = free
-		t.live++
-		if fill(slots.own(uint64(i)), h, c) {
-			t.used++
+// fill puts r, of a key of hash h that is not in a, into the first slot that may take
+// it, and reports whether that was never taken before.
+func (a *slotArray) fill(h uint32, r ref) (i int, fresh bool) {
+	for i := a.placeOf(h); ; i = a.after(i) {
+		s := a.own(i)
+		if hash, old := s.load(); hash == 0 || hash == h && old == 0 {
+			s.store(h, r)
+			return int(i), hash == 0
 		}
 	}
+}
+
+// Insert makes r, which holds its cell already, the ref of key, which has none.
+func (t *table) Insert(key string, r ref) {
+	h := t.hashOf(key)
+	i, fresh := t.slots.Load().fill(h, r)
+	t.live++
+	if fresh {
+		t.used++
+	}
 	if n := t.next; n != nil && i < n.at {
-		at, free := n.slots.find(h, c.Key)
-		if at >= 0 {
-			n.slots.own(uint64(at)).cell.Store(c)
-		} else if fill(n.slots.own(uint64(free)), h, c) {
-			n.used++
-		}
+		n.fill(h, r)
 	}
 	t.step()
 }
 
-// fill puts c into a slot without a cell, and reports whether the slot was never
-// taken before.
-func fill(s *tableSlot, h uint64, c *crdt.Cell) (fresh bool) {
-	fresh = s.hash.Load() == 0
-	s.cell.Store(c) // before the hash, by which readers find it
-	if fresh {
-		s.hash.Store(h)
-	}
-	return fresh
-}
-
-// Delete takes key out.
+// Delete takes key out, whose cell is still in the slab.
 func (t *table) Delete(key string) {
 	h := t.hashOf(key)
 	slots := t.slots.Load()
-	i, _ := slots.find(h, key)
+	i := t.find(slots, h, key)
 	if i < 0 {
 		return
 	}
-	slots.own(uint64(i)).cell.Store(nil)
+	slots.own(uint64(i)).store(h, 0)
 	t.live--
 	if n := t.next; n != nil && i < n.at {
-		if at, _ := n.slots.find(h, key); at >= 0 {
-			n.slots.own(uint64(at)).cell.Store(nil)
+		if at := t.find(n.slots, h, key); at >= 0 {
+			n.slots.own(uint64(at)).store(h, 0)
 		}
 	}
 	t.step()
@@ -216,21 +216,19 @@ func (t *table) step() {
 	}
 	n := t.next
 	for i := range rebuildStep {
-		s := slots.at(uint64(n.at + i))
-		c := s.cell.Load()
-		if c == nil {
-			continue
+		if h, r := slots.at(uint64(n.at + i)).load(); r != 0 {
+			n.fill(h, r)
 		}
-		h := s.hash.Load()
-		j := n.slots.placeOf(h)
-		for n.slots.own(j).hash.Load() != 0 {
-			j = n.slots.after(j)
-		}
-		fill(n.slots.own(j), h, c)
-		n.used++
 	}
 	if n.at += rebuildStep; n.at == int(slots.n) {
 		t.used, t.next = n.used, nil
 		t.slots.Store(n.slots.complete())
+	}
+}
+
+// fill is that of the array, and counts.
+func (n *rebuilding) fill(h uint32, r ref) {
+	if _, fresh := n.slots.fill(h, r); fresh {
+		n.used++
 	}
 }

@@ -48,8 +48,9 @@ func (s *Scrub) check(at scrubNode, live func(*crdt.Cell) bool) (cells int) {
 		}
 	} else {
 		for _, it := range at.node.items {
-			place, hash := DataHash(s.trie.seed, it.cell)
-			if it.hash != hash || !at.under.contains(place) || !live(it.cell) {
+			c := s.trie.cells.get(it.ref)
+			place, hash := DataHash(s.trie.seed, c)
+			if it.hash() != hash || !at.under.contains(place) || !live(c) {
 				s.wrong++
 			}
 			sum.add(hash)
@@ -73,7 +74,7 @@ func (s *Scrub) Wrong() int { return s.wrong }
 func (t *Trie) Has(c *crdt.Cell) bool {
 	place, hash := DataHash(t.seed, c)
 	leaf, _ := t.find(prefix{place, maxDepth})
-	return indexOf(leaf.items, hash, c.Dot) >= 0
+	return t.indexOf(leaf.items, hash, c.Dot) >= 0
 }
 
 // All yields every cell of a trie that is not changed meanwhile, in the order of

@@ -45,7 +45,7 @@ func TestScrubFindsWhatIsWrong(t *testing.T) {
 		return n
 	}
 	for name, spoil := range map[string]func(*Trie) (dead *crdt.Cell){
-		"the hash of an item": func(trie *Trie) *crdt.Cell { leafOf(trie).items[0].hash ^= 1; return nil },
+		"the hash of an item": func(trie *Trie) *crdt.Cell { leafOf(trie).items[0].low ^= 1; return nil },
 		"the sum of a leaf":   func(trie *Trie) *crdt.Cell { leafOf(trie).hash ^= 1 << 40; return nil },
 		"an inner sum":        func(trie *Trie) *crdt.Cell { trie.root.kids.nodes[3].hash++; return nil },
 		"a count":             func(trie *Trie) *crdt.Cell { trie.root.kids.count--; return nil },
@@ -57,7 +57,7 @@ func TestScrubFindsWhatIsWrong(t *testing.T) {
 			leaf.items[0], other.items[0] = other.items[0], leaf.items[0]
 			return nil
 		},
-		"a dead cell": func(trie *Trie) *crdt.Cell { return leafOf(trie).items[0].cell },
+		"a dead cell": func(trie *Trie) *crdt.Cell { return trie.cells.get(leafOf(trie).items[0].ref) },
 	} {
 		trie, _ := filledTrie(3000)
 		dead := spoil(trie)

@@ -10,17 +10,18 @@ const (
 // A Trie holds the live cells of one replica by the hashes of their keys, and
 // the Sum of every subtree. It adapts to its size: a leaf splits over 64 items
 // and an inner node with fewer than 16 becomes a leaf again, so two tries with
-// the same cells may differ in shape, but never in a Sum. An item costs 20 to
+// the same cells may differ in shape, but never in a Sum. An item costs 24 to
 // 36 bytes beside its cell, the most when leaves have just split. Not safe for
 // concurrent use, but its snapshots may be read at the same time.
 //
 // Nodes lie in their parents by value: what a change costs at a million cells
-// is its cache misses, one for the leaf and one for its items.
+// is its cache misses, one for the leaf, one for its items and one for the slab.
 type Trie struct {
 	seed   uint64
 	epoch  uint64
 	frozen bool
 	root   node
+	cells  slab
 }
 
 // A node is a leaf, or, if it has kids, an inner node. Who may change a node
@@ -38,10 +39,15 @@ type kids struct {
 	nodes [fanout]node
 }
 
+// An item is a cell by its number, with its hash: in halves, so that it takes 12 bytes.
 type item struct {
-	hash uint64
-	cell *crdt.Cell
+	low, high uint32
+	ref       ref
 }
+
+func newItem(hash uint64, r ref) item { return item{uint32(hash), uint32(hash >> 32), r} }
+
+func (it item) hash() uint64 { return uint64(it.high)<<32 | uint64(it.low) }
 
 // NewTrie is an empty trie. The seed must be the same at every replica of the
 // keyspace.
@@ -60,7 +66,9 @@ func (t *Trie) Snapshot() *Trie {
 		return t
 	}
 	t.epoch++
-	return &Trie{seed: t.seed, frozen: true, root: t.root}
+	cells := t.cells
+	cells.free = nil
+	return &Trie{seed: t.seed, frozen: true, root: t.root, cells: cells}
 }
 
 func (n *node) count() uint64 {
@@ -116,7 +124,7 @@ func (t *Trie) Insert(c *crdt.Cell) {
 	if len(n.items) == cap(n.items) {
 		n.items = append(make([]item, 0, grown(len(n.items)+1)), n.items...)
 	}
-	n.items = append(n.items, item{hash, c})
+	n.items = append(n.items, newItem(hash, t.cells.put(t.epoch, c)))
 	if len(n.items) > splitAbove && depth < maxDepth {
 		t.split(n, depth)
 	}
@@ -131,7 +139,7 @@ func (t *Trie) Replace(old, c *crdt.Cell) bool {
 	place, hash := dataHash(key, c.Dot)
 	_, was := dataHash(key, old.Dot) // if they have the same key; else nothing has this hash
 	leaf, _ := t.find(prefix{place, maxDepth})
-	i := indexOf(leaf.items, was, old.Dot)
+	i := t.indexOf(leaf.items, was, old.Dot)
 	if i < 0 {
 		return false
 	}
@@ -143,7 +151,9 @@ func (t *Trie) Replace(old, c *crdt.Cell) bool {
 	}
 	t.own(n)
 	n.hash += hash - was
-	n.items[i] = item{hash, c}
+	r := n.items[i].ref
+	t.cells.set(t.epoch, r, c)
+	n.items[i] = newItem(hash, r)
 	return true
 }
 
@@ -163,7 +173,7 @@ func (t *Trie) split(n *node, depth uint8) {
 	for _, it := range n.items {
 		kid := &nodes[nibble(t.place(it), depth)]
 		kid.items = append(kid.items, it)
-		kid.hash += it.hash
+		kid.hash += it.hash()
 	}
 	n.items = nil
 	for i := range nodes {
@@ -176,7 +186,7 @@ func (t *Trie) split(n *node, depth uint8) {
 // place is where an item belongs: recomputed where it is needed, which is
 // seldom, rather than kept.
 func (t *Trie) place(it item) uint64 {
-	return keyHash(t.seed, it.cell)&^(1<<32-1) | it.hash>>32
+	return keyHash(t.seed, t.cells.get(it.ref))&^(1<<32-1) | uint64(it.high)
 }
 
 // Remove takes out a live cell and reports whether it was there.
@@ -184,16 +194,16 @@ func (t *Trie) Remove(c *crdt.Cell) bool {
 	t.mustChange()
 	place, hash := DataHash(t.seed, c)
 	leaf, _ := t.find(prefix{place, maxDepth})
-	i := indexOf(leaf.items, hash, c.Dot)
+	i := t.indexOf(leaf.items, hash, c.Dot)
 	if i < 0 {
 		return false
 	}
-	n := &t.root
+	n, r := &t.root, leaf.items[i].ref
 	for depth := uint8(0); n.kids != nil; depth++ {
 		if n.kids.count <= mergeBelow {
 			n.items = n.appendItems(make([]item, 0, grown(int(n.kids.count))))
 			n.kids, n.epoch = nil, t.epoch
-			i = indexOf(n.items, hash, c.Dot)
+			i = t.indexOf(n.items, hash, c.Dot)
 			break
 		}
 		t.own(n)
@@ -201,6 +211,7 @@ func (t *Trie) Remove(c *crdt.Cell) bool {
 		n.kids.count--
 		n = &n.kids.nodes[nibble(place, depth)]
 	}
+	t.cells.drop(t.epoch, r)
 	last := len(n.items) - 1
 	if last == 0 {
 		*n = node{}
@@ -209,14 +220,13 @@ func (t *Trie) Remove(c *crdt.Cell) bool {
 	t.own(n)
 	n.hash -= hash
 	n.items[i] = n.items[last]
-	n.items[last] = item{}
 	n.items = n.items[:last]
 	return true
 }
 
-func indexOf(items []item, hash uint64, d crdt.Dot) int {
-	for i := range items {
-		if items[i].hash == hash && items[i].cell.Dot == d {
+func (t *Trie) indexOf(items []item, hash uint64, d crdt.Dot) int {
+	for i, it := range items {
+		if it.hash() == hash && t.cells.get(it.ref).Dot == d {
 			return i
 		}
 	}
@@ -259,7 +269,7 @@ func (t *Trie) sum(p prefix) Sum {
 	var s Sum
 	for _, it := range n.items {
 		if p.contains(t.place(it)) {
-			s.add(it.hash)
+			s.add(it.hash())
 		}
 	}
 	return s
@@ -276,7 +286,7 @@ func (t *Trie) children(p prefix) (sums [fanout]Sum) {
 	}
 	for _, it := range n.items {
 		if place := t.place(it); p.contains(place) {
-			sums[nibble(place, p.depth)].add(it.hash)
+			sums[nibble(place, p.depth)].add(it.hash())
 		}
 	}
 	return sums
@@ -307,7 +317,7 @@ func (w *walker) next() *crdt.Cell {
 			it := w.items[0]
 			w.items = w.items[1:]
 			if !w.part || w.under.contains(w.trie.place(it)) {
-				return it.cell
+				return w.trie.cells.get(it.ref)
 			}
 		}
 		last := len(w.stack) - 1
