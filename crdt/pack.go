@@ -7,6 +7,11 @@ import "unsafe"
 // a million cells most of the time of a read goes into cache and TLB misses. It
 // also means that no caller's buffer is kept alive or can be changed.
 //
+// The garbage collector marks a block and does not look into it: all pointers in it are
+// to itself, and whoever has got one of them has it from one to the block. So the
+// block is allocated as memory without pointers. It follows that no pointer to
+// anything else may be stored in a packed cell; cells are immutable anyway.
+//
 // The blocks are as large as the allocator's size classes, so that nothing is lost
 // to rounding. What is larger than all of them gets a block of its own, where one
 // more miss does not matter.
@@ -47,10 +52,11 @@ func (c Cell) pack() *Cell {
 // enough.
 func packWith[B any](c Cell) *Cell {
 	b := new(struct {
-		cell Cell
+		cell [(unsafe.Sizeof(Cell{}) + 7) / 8]uint64 // in its place: see pack
 		buf  B
 	})
-	return c.packInto(&b.cell, unsafe.Slice((*byte)(unsafe.Pointer(&b.buf)), unsafe.Sizeof(b.buf))[:0])
+	buf := unsafe.Slice((*byte)(unsafe.Pointer(&b.buf)), unsafe.Sizeof(b.buf))
+	return c.packInto((*Cell)(unsafe.Pointer(b)), buf[:0])
 }
 
 // packInto copies c to dst and its bytes to buf, which is empty and has room for
@@ -63,7 +69,10 @@ func (c Cell) packInto(dst *Cell, buf []byte) *Cell {
 	value := len(buf)
 	buf = append(buf, c.Value...)
 	dst.Key = unsafe.String(unsafe.SliceData(buf), path)
-	dst.Path = unsafe.String(unsafe.SliceData(buf[path:]), value-path)
+	dst.Path = "" // of most cells: and then it is no pointer, which the garbage collector would follow
+	if value > path {
+		dst.Path = unsafe.String(unsafe.SliceData(buf[path:]), value-path)
+	}
 	dst.Value = buf[value:len(buf):len(buf)]
 	return dst
 }

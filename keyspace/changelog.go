@@ -11,17 +11,25 @@ const (
 	maxLogBytes   = 32 << 20
 )
 
-// A change is one step in what a key shows: from prev to next, one of which may
-// be nil.
+// A change is one step in what a key shows: from prev to next, two cells of that key,
+// one of which may be nil.
 type change struct {
-	key        string
 	prev, next *crdt.Cell
 	why        crdt.Visibility // why nothing is shown any more; Shown if it was removed
 	bytes      int32           // set by append, so that dropping the change does not touch its cells
 }
 
+// key is that of its cells: it is not kept beside them, as one more pointer of each change
+// that the garbage collector would follow.
+func (c change) key() string {
+	if c.next != nil {
+		return c.next.Key
+	}
+	return c.prev.Key
+}
+
 func (c change) size() int32 {
-	n := len(c.key) + 64
+	n := len(c.key()) + 64
 	if c.prev != nil {
 		n += len(c.prev.Value)
 	}

@@ -84,19 +84,19 @@ func TestIndexEqualsMapCells(t *testing.T) {
 func TestChangeLogBounds(t *testing.T) {
 	var l changeLog
 	for i := range maxLogChanges + 10 {
-		l.append(change{key: string(rune('a' + i%26))})
+		l.append(change{next: &crdt.Cell{Key: string(rune('a' + i%26))}})
 	}
 	if l.changes.Len() != maxLogChanges || l.oldest() != 11 || l.last != maxLogChanges+10 {
 		t.Errorf("count %d, oldest %d, last %d", l.changes.Len(), l.oldest(), l.last)
 	}
 	for _, n := range []uint64{l.oldest(), l.last} {
-		if want := string(rune('a' + (n-1)%26)); l.at(n).key != want {
-			t.Errorf("change %d is of %q, want %q", n, l.at(n).key, want)
+		if want := string(rune('a' + (n-1)%26)); l.at(n).key() != want {
+			t.Errorf("change %d is of %q, want %q", n, l.at(n).key(), want)
 		}
 	}
-	big := &crdt.Cell{Value: make([]byte, maxLogBytes/2)}
+	big := &crdt.Cell{Key: "big", Value: make([]byte, maxLogBytes/2)}
 	for range 3 {
-		l.append(change{key: "big", next: big})
+		l.append(change{next: big})
 	}
 	if l.bytes > maxLogBytes || l.changes.Len() != 1 {
 		t.Errorf("%d changes of %d bytes", l.changes.Len(), l.bytes)

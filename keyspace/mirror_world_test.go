@@ -249,10 +249,10 @@ func (w *mirrorWorld) look(n *mirrorNode) {
 		if c.next == nil {
 			continue
 		}
-		if seq := c.next.Dot.Seq; seq <= n.shown[c.key] {
-			w.t.Fatalf("%s: %s shows %d after %d", n.self, c.key, seq, n.shown[c.key])
+		if seq := c.next.Dot.Seq; seq <= n.shown[c.key()] {
+			w.t.Fatalf("%s: %s shows %d after %d", n.self, c.key(), seq, n.shown[c.key()])
 		}
-		n.shown[c.key] = c.next.Dot.Seq
+		n.shown[c.key()] = c.next.Dot.Seq
 	}
 }
 

@@ -194,7 +194,7 @@ func (k *Keyspace) restated(key string, before *crdt.Cell) {
 	if before == nil && next == nil || before != nil && next != nil && before.Dot == next.Dot {
 		return
 	}
-	c := change{key: key, prev: before, next: next}
+	c := change{prev: before, next: next}
 	if next == nil {
 		if top := k.index.top(key); top != nil {
 			c.why = k.life.hidden[top.Dot]

@@ -192,7 +192,7 @@ func (w *watch) read() (caughtUp bool) {
 		}
 		c := k.log.at(w.next)
 		w.next++
-		if !strings.HasPrefix(c.key, w.prefix) || w.phase == phaseSnapshot && c.key >= w.from {
+		if key := c.key(); !strings.HasPrefix(key, w.prefix) || w.phase == phaseSnapshot && key >= w.from {
 			continue
 		}
 		if left := k.log.last + 1 - w.next; len(w.buf) == 0 && left > 0 && w.phase == phaseChanges {
@@ -234,7 +234,7 @@ func (w *watch) event(c change) client.Event {
 		ev.Type, ev.Entry = client.EventPut, w.k.entry(c.next)
 		return ev
 	}
-	ev.Type, ev.Entry = client.EventDelete, client.Entry{Key: c.key}
+	ev.Type, ev.Entry = client.EventDelete, client.Entry{Key: c.key()}
 	switch c.why {
 	case crdt.Shown:
 		ev.Reason = client.ReasonDeleted
