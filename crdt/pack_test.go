@@ -1,9 +1,9 @@
 package crdt
 
 import (
+	"fmt"
 	"runtime"
 	"runtime/metrics"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,36 +29,45 @@ func TestPackKeepsEveryByteInOneBlock(t *testing.T) {
 	}
 }
 
-// What is left of a packed cell, be it the key alone, is whole after the memory
+// A packed cell, and what is left of it, be it the key alone, is whole after the memory
 // of many others was given back and used again.
-func TestPackedPartsOutliveTheirCell(t *testing.T) {
-	type part struct {
-		key, path string
-		value     []byte
-	}
+func TestPackedCellsAndTheirPartsLive(t *testing.T) {
+	textOf := func(w, i int) string { return strings.Repeat(fmt.Sprintf("%d/%d ", w, i), 1+i%12) }
 	var wg sync.WaitGroup
 	for w := range 2 {
 		wg.Go(func() {
-			parts := make([]part, 0, 3000)
-			for i := range cap(parts) {
-				text := strings.Repeat(strconv.Itoa(w)+"/"+strconv.Itoa(i)+" ", 1+i%12)
+			const n = 4000
+			kept, cells := make([]string, n), make([]*Cell, n)
+			for i := range n {
+				text := textOf(w, i)
 				c := Cell{Key: text, Path: text, Value: []byte(text)}.pack()
-				switch i % 3 {
+				switch i % 4 {
 				case 0:
-					parts = append(parts, part{key: c.Key})
+					kept[i] = c.Key
 				case 1:
-					parts = append(parts, part{path: c.Path})
+					kept[i] = c.Path
+				case 2:
+					kept[i] = unsafe.String(unsafe.SliceData(c.Value), len(c.Value))
 				default:
-					parts = append(parts, part{value: c.Value})
+					cells[i] = c
 				}
 				if i%1000 == 0 {
 					runtime.GC()
 				}
 			}
-			for i, p := range parts {
-				text := strings.Repeat(strconv.Itoa(w)+"/"+strconv.Itoa(i)+" ", 1+i%12)
-				if got := p.key + p.path + string(p.value); got != text {
-					t.Errorf("%d: got %q, want %q", i, got, text)
+			runtime.GC()
+			for i := range n { // takes what was given back
+				cells[i/4*4] = Cell{Key: strings.Repeat("x", 1+i%80)}.pack()
+			}
+			for i := range n {
+				text := textOf(w, i)
+				if c := cells[i]; i%4 == 3 {
+					if c.Key != text || c.Path != text || string(c.Value) != text {
+						t.Errorf("%d: got %q, %q, %q, want %q", i, c.Key, c.Path, c.Value, text)
+						return
+					}
+				} else if kept[i] != text {
+					t.Errorf("%d: got %q, want %q", i, kept[i], text)
 					return
 				}
 			}

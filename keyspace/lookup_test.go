@@ -181,6 +181,15 @@ func TestTableEqualsMap(t *testing.T) {
 			if 2*x.used > int(s.n) {
 				t.Fatalf("step %d: %d of %d slots taken after a rebuild", i, x.used, s.n)
 			}
+			refs := 0
+			for j := range s.n {
+				if _, r := s.at(j).load(); r != 0 {
+					refs++
+				}
+			}
+			if refs != x.live {
+				t.Fatalf("step %d: %d slots with a ref after a rebuild, want %d", i, refs, x.live)
+			}
 		}
 		if n := int(last.n); 4*x.used > 3*n {
 			t.Fatalf("step %d: %d of %d slots taken", i, x.used, n)

@@ -304,3 +304,34 @@ func BenchmarkBuild(b *testing.B) {
 		sink = trie.Root()
 	}
 }
+
+// The number of a cell that went is that of another one later, and its cell is not kept:
+// whether the trie was shared meanwhile or not.
+func TestTrieGivesNumbersOutAgain(t *testing.T) {
+	const n = 3 * slabCells
+	trie, cells := filledTrie(n)
+	for round := range 3 {
+		snapshot := trie.Snapshot()
+		for i, c := range cells[round:] {
+			if i%2 == 0 {
+				trie.Remove(c)
+			}
+		}
+		if got := int(trie.cells.last) - len(trie.cells.free); got != trie.Len() {
+			t.Fatalf("round %d: %d numbers are in use for %d cells", round, got, trie.Len())
+		}
+		for _, r := range trie.cells.free {
+			if trie.cells.get(r) != nil {
+				t.Fatalf("round %d: a cell that went is kept", round)
+			}
+		}
+		for i, c := range cells[round:] {
+			if i%2 == 0 {
+				trie.Insert(c)
+			}
+		}
+		if trie.cells.last != n || snapshot.Len() != n {
+			t.Fatalf("round %d: %d numbers for %d cells", round, trie.cells.last, n)
+		}
+	}
+}
