@@ -3,6 +3,7 @@ package group
 import (
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -73,7 +74,7 @@ func (a *aheadLog) StoreLogs(logs []*raft.Log) error {
 	a.pending = append(a.pending, logs...)
 	if !a.writing && len(a.pending) > 0 {
 		a.writing = true
-		go a.write() // until nothing is pending; flush waits for it, which Close calls
+		go a.write() // until nothing is pending; Close waits for it
 	}
 	return nil
 }
@@ -101,11 +102,17 @@ func (a *aheadLog) write() {
 	a.changed.Broadcast()
 }
 
-// flush returns when nothing is pending.
-func (a *aheadLog) flush() error {
+// flush returns when nothing of what is pending now is any more.
+func (a *aheadLog) flush() error { return a.flushTo(math.MaxUint64) }
+
+// flushTo is flush of what is pending up to index.
+func (a *aheadLog) flushTo(index uint64) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for a.writing {
+	if n := len(a.pending); n > 0 {
+		index = min(index, a.pending[n-1].Index) // others may append meanwhile, for ever
+	}
+	for a.err == nil && len(a.pending) > 0 && a.pending[0].Index <= index {
 		a.changed.Wait()
 	}
 	return a.err
@@ -135,13 +142,21 @@ func (a *aheadLog) limit(commit uint64) uint64 {
 	return commit
 }
 
-// close ends await, and returns when nothing is written any more.
+// close ends await.
 func (a *aheadLog) close() {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.closed = true
 	a.changed.Broadcast()
-	a.mu.Unlock()
-	_ = a.flush() // who waits for entries has learned it
+}
+
+// rest returns when nothing is written any more. Nothing must be stored from then on.
+func (a *aheadLog) rest() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.writing {
+		a.changed.Wait()
+	}
 }
 
 // GetLog implements raft.LogStore.
@@ -183,7 +198,7 @@ func (a *aheadLog) FirstIndex() (uint64, error) {
 
 // DeleteRange implements raft.LogStore.
 func (a *aheadLog) DeleteRange(from, to uint64) error {
-	if err := a.flush(); err != nil {
+	if err := a.flushTo(to); err != nil {
 		return err
 	}
 	return a.Log.DeleteRange(from, to)

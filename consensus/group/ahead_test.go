@@ -181,11 +181,53 @@ func TestAheadLog(t *testing.T) {
 			}
 			r.disk.set(func() { r.disk.held = false })
 			r.log.close()
+			r.log.rest()
 		})
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
 	}
+}
+
+// Who deletes old entries waits for none that came later, and nobody for those that come
+// while he waits.
+func TestAheadLogFlushEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := newHeldLog()
+		a := newAheadLog(disk, func() bool { return true })
+		next := 1
+		store := func() {
+			if err := a.StoreLogs(commands(next, 1)); err != nil {
+				t.Fatal(err)
+			}
+			next++
+			synctest.Wait()
+		}
+		store()
+		disk.set(func() { disk.held = true })
+		store()
+		if err := a.DeleteRange(1, 1); err != nil { // waits for nothing
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- a.flush() }()
+		store()
+		for range 5 { // there is always one more
+			store()
+			disk.set(func() { disk.writes = 1 })
+			synctest.Wait()
+		}
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Error("it waits for what came later")
+		}
+		disk.set(func() { disk.held = false })
+		a.rest()
+	})
 }
 
 // After a failure nothing is written, and who waits learns it; so does who waits at the end.
@@ -232,8 +274,31 @@ func TestAheadLogFails(t *testing.T) {
 					}
 				}
 				disk.set(func() { disk.held = false })
-				synctest.Wait()
+				a.rest()
 			})
 		})
+	}
+}
+
+// A request says of no commit beyond what it shows, nor beyond this disk.
+func TestCap(t *testing.T) {
+	limit := uint64(8)
+	tr := &transport{limit: func(c uint64) uint64 { return min(c, limit) }}
+	for _, c := range []struct {
+		prev    uint64
+		entries []*raft.Log
+		commit  uint64
+		want    uint64
+	}{
+		{5, nil, 9, 5},
+		{5, commands(6, 2), 9, 7},
+		{5, commands(6, 4), 9, 8},
+		{5, commands(6, 4), 6, 6},
+		{0, nil, 9, 0},
+	} {
+		req := &raft.AppendEntriesRequest{PrevLogEntry: c.prev, Entries: c.entries, LeaderCommitIndex: c.commit}
+		if tr.cap(req); req.LeaderCommitIndex != c.want {
+			t.Errorf("after %d with %d entries, %d committed: it says %d, want %d", c.prev, len(c.entries), c.commit, req.LeaderCommitIndex, c.want)
+		}
 	}
 }

@@ -138,6 +138,7 @@ func (g *Group) Close(ctx context.Context) error {
 	err := g.transport.Close() // and the streams with it
 	g.log.close()
 	g.err = errors.Join(err, stopped.Error())
+	g.log.rest()
 	g.cancel()
 	g.work.Wait()
 	return g.err

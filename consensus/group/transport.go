@@ -17,7 +17,10 @@ import (
 //   - An append to a follower that was not reached waits until a heartbeat reaches it.
 //     Raft counts failures, and would try again after up to 10 s, which a follower that
 //     was started anew would be without entries for.
-//   - A request says of no commit that is not on this disk; see aheadLog.
+//   - A request says of no commit that is not on this disk (see aheadLog), nor of one
+//     beyond what it shows to be the same in both logs: a follower takes for committed
+//     what it has up to there, which may be another leader's. Raft reads the commit index
+//     after it has chosen the entries.
 //   - A pipeline does not send an append without entries whose commit index its
 //     follower knows. Raft makes one after each commitTimeout, for each follower.
 type transport struct {
@@ -82,7 +85,7 @@ func (t *transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, req *
 // append sends an append that is no heartbeat.
 func (t *transport) append(id raft.ServerID, to raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	t.progress.sent.Add(1)
-	req.LeaderCommitIndex = t.limit(req.LeaderCommitIndex)
+	t.cap(req)
 	err := t.Member.AppendEntries(id, to, req, resp)
 	if err != nil {
 		t.progress.failed(id, req.Term)
@@ -90,6 +93,15 @@ func (t *transport) append(id raft.ServerID, to raft.ServerAddress, req *raft.Ap
 	}
 	t.progress.appended(id, to, req, resp)
 	return nil
+}
+
+// cap lowers the commit index of an append to what the request may say.
+func (t *transport) cap(req *raft.AppendEntriesRequest) {
+	end := req.PrevLogEntry
+	if n := len(req.Entries); n > 0 {
+		end = req.Entries[n-1].Index
+	}
+	req.LeaderCommitIndex = min(t.limit(req.LeaderCommitIndex), end)
 }
 
 // notify sends an append without entries and does not wait. If it returns nil, done is called once.
@@ -167,7 +179,7 @@ type pipeline struct {
 // AppendEntries returns no future if the request needed not to be sent: Raft looks at
 // those from Consumer alone.
 func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	req.LeaderCommitIndex = p.t.limit(req.LeaderCommitIndex)
+	p.t.cap(req)
 	if len(req.Entries) == 0 && p.t.progress.knows(p.to, req) {
 		return nil, nil
 	}
