@@ -60,19 +60,20 @@ func packWith[B any](c Cell) *Cell {
 }
 
 // packInto copies c to dst and its bytes to buf, which is empty and has room for
-// them. The strings may alias buf since nothing writes to it afterwards.
+// them. The strings may alias buf since nothing writes to it afterwards. dst never
+// holds a pointer to anything else.
 func (c Cell) packInto(dst *Cell, buf []byte) *Cell {
-	*dst = c
 	buf = append(buf, c.Key...)
 	path := len(buf)
 	buf = append(buf, c.Path...)
 	value := len(buf)
 	buf = append(buf, c.Value...)
-	dst.Key = unsafe.String(unsafe.SliceData(buf), path)
-	dst.Path = "" // of most cells: and then it is no pointer, which the garbage collector would follow
+	c.Key = unsafe.String(unsafe.SliceData(buf), path)
+	c.Path = "" // of most cells: and then it is no pointer, which the garbage collector would follow
 	if value > path {
-		dst.Path = unsafe.String(unsafe.SliceData(buf[path:]), value-path)
+		c.Path = unsafe.String(unsafe.SliceData(buf[path:]), value-path)
 	}
-	dst.Value = buf[value:len(buf):len(buf)]
+	c.Value = buf[value:len(buf):len(buf)]
+	*dst = c
 	return dst
 }

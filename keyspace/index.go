@@ -67,14 +67,29 @@ func (x *index) setOthers(key string, n int, rest []*crdt.Cell) {
 	}
 }
 
+// looks is how often all looks again at a key that changes meanwhile.
+const looks = 64
+
 // all is every live cell of key, the highest first. Safe for concurrent use:
-// each returned cell was live at some moment of the call.
+// each returned cell was live at some moment of the call, and none is missing that was
+// live all the time, unless the key changes more often than a reader can look.
 func (x *index) all(key string) []*crdt.Cell {
 	top := x.newest.Load(key)
+	var rest []*crdt.Cell
+	for range looks {
+		if top == nil {
+			return nil
+		}
+		rest = x.others(key)
+		now := x.newest.Load(key)
+		if now == top {
+			break
+		}
+		top = now // and what took its place was among the others
+	}
 	if top == nil {
 		return nil
 	}
-	rest := x.others(key)
 	cells := make([]*crdt.Cell, 0, 1+len(rest))
 	cells = append(cells, top)
 	for _, c := range rest {

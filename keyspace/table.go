@@ -15,9 +15,8 @@ import (
 // general concurrent map has more of them (its bucket's entry, and its own key).
 //
 // A key keeps its ref for as long as it is in the table: its cell is replaced in the
-// slab. So the ref that a reader has found, and that was given to another key before it
-// looked at the cell, is of a key that was taken out meanwhile, and the cell's own
-// key says so.
+// slab. A ref that a reader has found, and that was given to another cell before it looked
+// at it, is of a key that was taken out meanwhile: the slot, or the array, says so.
 //
 // A slot, once taken by a hash, keeps it until the table is rebuilt: deleting
 // leaves the hash alone, and inserting a key of the same hash reuses the slot. A rebuild
@@ -122,9 +121,15 @@ func (t *table) Load(key string) *crdt.Cell {
 			return nil
 		case h:
 			// Two keys of one hash have two slots, so the key decides.
-			if c := t.cells.get(r); c != nil && c.Key == key {
+			c := t.cells.get(r)
+			if c == nil || c.Key != key {
+				continue
+			}
+			// Otherwise it may be another cell of the key, which came back meanwhile.
+			if _, now := slots.at(i).load(); now == r && t.slots.Load() == slots {
 				return c
 			}
+			return t.Load(key)
 		}
 	}
 }
