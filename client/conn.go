@@ -232,9 +232,10 @@ func (cn *conn) call(ctx context.Context, r *wire.Request) (reply wire.Reply, se
 	}
 	cn.lastID++
 	r.ID = cn.lastID
+	alone := len(cn.calls) == 0
 	cn.calls[r.ID] = c
 	cn.mu.Unlock()
-	if err := cn.sender.SendRequest(ctx, r); err != nil {
+	if err := cn.sender.SendRequest(ctx, r, alone); err != nil {
 		cn.takeBack(r.ID, c, nil)
 		<-cn.slots
 		cn.hangUpIfDrained()
@@ -290,7 +291,7 @@ func (cn *conn) open(ctx context.Context, r *wire.Request) (*stream, error) {
 	s.id = r.ID
 	cn.streams[r.ID] = s
 	cn.mu.Unlock()
-	if err := cn.sender.SendRequest(ctx, r); err != nil {
+	if err := cn.sender.SendRequest(ctx, r, false); err != nil {
 		s.close()
 		if ctx.Err() == nil {
 			err = errNotSent

@@ -130,7 +130,7 @@ func (s *stream) next(ctx context.Context, closed <-chan struct{}) (Event, error
 			return Event{}, err
 		}
 		if s.owed > 0 && s.owed >= s.window/2 {
-			if err := s.conn.sender.SendRequest(ctx, &wire.Request{ID: s.id, Type: wire.Credit, Limit: uint64(s.owed)}); err == nil {
+			if err := s.conn.sender.SendRequest(ctx, &wire.Request{ID: s.id, Type: wire.Credit, Limit: uint64(s.owed)}, false); err == nil {
 				s.owed = 0
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/meshkv/meshkv/internal/nowait"
 )
 
 const (
@@ -16,11 +18,14 @@ const (
 	writeChunk = 256 << 10
 	// keptBuffer is the largest buffer that is kept while nothing is sent.
 	keptBuffer = 256 << 10
+	// atOnce is the longest frame that is written by who sends it.
+	atOnce = 16 << 10
 )
 
 // A Sender is the sending half of a connection. Frames of many goroutines
 // gather in a buffer, which Run writes whenever it is not empty: no timer, and
-// one system call for all that came together. Safe for concurrent use.
+// one system call for all that came together. A frame that is alone is written by who
+// sends it, if there is room: waking Run would take longer. Safe for concurrent use.
 type Sender struct {
 	wake chan struct{} // holds one token while buf may be non-empty or err set
 
@@ -30,20 +35,20 @@ type Sender struct {
 	empty chan struct{} // closed when all is written; nil if nobody waits
 	busy  bool          // Run is writing
 	err   error
+	conn  *nowait.Writer // nil before Run
 }
 
 // NewSender makes a Sender. Nothing is written until Run.
 func NewSender() *Sender { return &Sender{wake: make(chan struct{}, 1)} }
 
 // SendRequest queues r, blocking while too many bytes wait. An error means that
-// it was not queued: that of Close, or of ctx.
-func (s *Sender) SendRequest(ctx context.Context, r *Request) error {
+// it was not queued: that of Close, or of ctx. alone: nobody else is about to send.
+func (s *Sender) SendRequest(ctx context.Context, r *Request, alone bool) error {
 	if err := s.lockWithRoom(ctx); err != nil {
 		return err
 	}
 	s.buf = AppendRequest(s.buf, r)
-	s.mu.Unlock()
-	s.signal()
+	s.unlock(alone)
 	return nil
 }
 
@@ -61,16 +66,31 @@ func (s *Sender) TrySendRequest(r *Request) bool {
 }
 
 // SendReply queues r as SendRequest does, and returns its length as a frame.
-func (s *Sender) SendReply(ctx context.Context, r *Reply) (int, error) {
+func (s *Sender) SendReply(ctx context.Context, r *Reply, alone bool) (int, error) {
 	if err := s.lockWithRoom(ctx); err != nil {
 		return 0, err
 	}
 	before := len(s.buf)
 	s.buf = AppendReply(s.buf, r)
 	n := len(s.buf) - before
+	s.unlock(alone)
+	return n, nil
+}
+
+// unlock has what was queued written: at once if it is alone and there is room, which waits
+// for nothing, and by Run otherwise.
+func (s *Sender) unlock(alone bool) {
+	if alone && !s.busy && len(s.buf) <= atOnce {
+		n := s.conn.Write(s.buf)
+		s.buf = append(s.buf[:0], s.buf[n:]...)
+		if len(s.buf) == 0 {
+			release(&s.empty)
+			s.mu.Unlock()
+			return
+		}
+	}
 	s.mu.Unlock()
 	s.signal()
-	return n, nil
 }
 
 func (s *Sender) signal() {
@@ -146,6 +166,9 @@ func (s *Sender) Flush(ctx context.Context) {
 func (s *Sender) Run(conn net.Conn, timeout time.Duration) error {
 	var spare []byte
 	var armed time.Time // when the write deadline was last set
+	s.mu.Lock()
+	s.conn = nowait.NewWriter(conn)
+	s.mu.Unlock()
 	for range s.wake {
 		for {
 			runtime.Gosched() // those who are about to send join in

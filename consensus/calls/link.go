@@ -66,21 +66,24 @@ func (l *link) do(ctx context.Context, group string, kind Kind, body []byte) ([]
 // send queues a call. timeout 0 is none.
 func (l *link) send(finish func([]byte, error), timeout time.Duration, group string, kind Kind, body []byte) (uint64, *call, error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.err != nil {
-		return 0, nil, notSent(l.err)
+		err := l.err
+		l.mu.Unlock()
+		return 0, nil, notSent(err)
 	}
 	if len(l.pending) >= l.opt.MaxCalls || len(l.buf) >= l.opt.MaxBytes {
+		l.mu.Unlock()
 		return 0, nil, ErrOverloaded
 	}
 	w := l.spare.Get().(*call)
 	l.last++
 	w.at, w.finish = l.taken+uint64(len(l.buf)), finish
 	l.buf = appendRequest(l.buf, l.last, timeout, group, kind, body)
-	l.pending[l.last] = w
+	id := l.last
+	l.pending[id] = w
 	l.opened()
-	signal(l.wake)
-	return l.last, w, nil
+	l.unlock(len(l.pending) == 1)
+	return id, w, nil
 }
 
 // recycle makes a call that nobody else refers to any more available to others.

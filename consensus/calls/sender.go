@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/meshkv/meshkv/internal/nowait"
 )
 
 const (
@@ -18,11 +20,14 @@ const (
 	writeTimeout = 10 * time.Second
 	// keptBuffer is the largest buffer that is kept while nothing is sent.
 	keptBuffer = 256 << 10
+	// atOnce is the longest frame that is written by who sends it.
+	atOnce = 16 << 10
 )
 
 // A sender is what both ends of a connection have: frames of many goroutines gather in a
 // buffer, which write sends whenever it is not empty, and watch looks after the other end
-// while calls are open.
+// while calls are open. A frame that is alone is written by who sends it, if there is room:
+// waking write would take longer.
 type sender struct {
 	silence time.Duration // see Options
 	wake    chan struct{} // holds one token while write may have something to do
@@ -30,7 +35,9 @@ type sender struct {
 	began   time.Time
 	heard   atomic.Int64 // when something was read, after began
 
-	mu    sync.Mutex // protects the fields below
+	mu    sync.Mutex     // protects the fields below
+	conn  *nowait.Writer // nil before write
+	flush bool           // write is writing
 	buf   []byte
 	taken uint64        // how many bytes were in buf and are no more
 	room  chan struct{} // closed when buf was taken; nil if nobody waits
@@ -115,6 +122,21 @@ func (s *sender) makeRoom() {
 	}
 }
 
+// unlock has what was queued written: at once if it is alone and there is room, which waits
+// for nothing, and by write otherwise. alone: nobody else is about to send.
+func (s *sender) unlock(alone bool) {
+	if alone && !s.flush && s.err == nil && len(s.buf) <= atOnce {
+		n := s.conn.Write(s.buf)
+		s.taken += uint64(n)
+		s.buf = append(s.buf[:0], s.buf[n:]...)
+	}
+	left := len(s.buf) > 0
+	s.mu.Unlock()
+	if left {
+		signal(s.wake)
+	}
+}
+
 // end is stop for those who do not hold mu.
 func (s *sender) end(err error) {
 	s.mu.Lock()
@@ -126,6 +148,9 @@ func (s *sender) end(err error) {
 func (s *sender) write(conn net.Conn) error {
 	var spare []byte
 	var armed time.Time // when the write deadline was last set
+	s.mu.Lock()
+	s.conn = nowait.NewWriter(conn)
+	s.mu.Unlock()
 	for range s.wake {
 		for {
 			runtime.Gosched() // those who are about to send join in
@@ -146,6 +171,7 @@ func (s *sender) write(conn net.Conn) error {
 				batch = appendHead(batch, 0, framePong, 0)
 			}
 			s.ping, s.pong = false, false
+			s.flush = len(batch) > 0
 			s.mu.Unlock()
 			if len(batch) == 0 {
 				spare = batch

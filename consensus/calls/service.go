@@ -144,8 +144,7 @@ func (v *service) sequence(f frame) bool {
 		v.sequenced--
 		v.bytes -= size
 		v.closed()
-		v.mu.Unlock()
-		signal(v.wake)
+		v.unlock(v.open == 0)
 	})
 	if taken {
 		return true
@@ -216,8 +215,7 @@ func (v *service) carryOut(t *task) {
 	delete(v.running, t.id)
 	v.closed()
 	v.bytes -= len(t.body)
-	v.mu.Unlock()
-	signal(v.wake)
+	v.unlock(v.open == 0)
 	kept := t.kept
 	if cap(kept) > keptBody {
 		kept = nil

@@ -22,6 +22,9 @@ const (
 // index that it has proven, and wait until this replica has come to it. The error is
 // ErrNoLeader, group.ErrClosed or that of ctx. A read has no effect.
 func (r *Replica) Read(ctx context.Context) (*machine.View, error) {
+	if r.reads.alone() {
+		return r.reads.own(ctx)
+	}
 	rd := &read{done: make(chan struct{})}
 	select {
 	case r.reads.queue <- rd:
@@ -59,6 +62,37 @@ func newReader(r *Replica) *reader {
 	return &reader{r: r, queue: make(chan *read, readers), slots: make(chan struct{}, roundsInFlight)}
 }
 
+// alone takes a slot if no read waits and no round is in flight.
+func (rd *reader) alone() bool {
+	if len(rd.queue) > 0 || len(rd.slots) > 0 {
+		return false
+	}
+	select {
+	case rd.slots <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// own is a round for one read that is alone, by its caller: waking others would take longer. Its slot was taken.
+func (rd *reader) own(ctx context.Context) (*machine.View, error) {
+	defer func() { <-rd.slots }()
+	both, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(rd.r.ctx, cancel)()
+	view, err := rd.round(both)
+	switch {
+	case err == nil:
+		return view, nil
+	case rd.r.ctx.Err() != nil:
+		return nil, group.ErrClosed
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("%w: %w", ErrNoLeader, context.Cause(ctx))
+	}
+	return nil, err
+}
+
 func (rd *reader) run() {
 	for {
 		var batch []*read
@@ -77,7 +111,7 @@ func (rd *reader) run() {
 			batch = append(batch, <-rd.queue)
 		}
 		rd.r.work.Go(func() {
-			view, err := rd.round()
+			view, err := rd.round(rd.r.ctx)
 			<-rd.slots
 			for _, b := range batch {
 				b.view, b.err = view, err
@@ -90,8 +124,8 @@ func (rd *reader) run() {
 // roundTimeout bounds a round: callers have their own time, and most of them less.
 const roundTimeout = 10 * time.Second
 
-func (rd *reader) round() (view *machine.View, err error) {
-	ctx, cancel := context.WithTimeout(rd.r.ctx, roundTimeout)
+func (rd *reader) round(ctx context.Context) (view *machine.View, err error) {
+	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
 	defer cancel()
 	var index uint64
 	err = rd.r.atLeader(ctx, func(ctx context.Context, leader string) (err error) {

@@ -16,9 +16,11 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/meshkv/meshkv/internal/nowait"
 )
 
 // Errors of this package. Match with errors.Is.
@@ -161,6 +163,9 @@ type stream struct {
 	net.Conn
 	layer *Layer
 }
+
+// SyscallConn implements syscall.Conn.
+func (s *stream) SyscallConn() (syscall.RawConn, error) { return nowait.SyscallConn(s.Conn) }
 
 func (s *stream) Close() error {
 	s.layer.mu.Lock()

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"syscall"
 	"time"
+
+	"github.com/meshkv/meshkv/internal/nowait"
 )
 
 // A port is a service of this node to others, beside links, on connections of its own. mesh.mu protects open.
@@ -29,6 +32,9 @@ type APIConn struct {
 	once   sync.Once
 	closed func()
 }
+
+// SyscallConn implements syscall.Conn.
+func (c *APIConn) SyscallConn() (syscall.RawConn, error) { return nowait.SyscallConn(c.Conn) }
 
 // Close closes the connection and makes room for another. It may be called twice.
 func (c *APIConn) Close() error {

@@ -65,12 +65,13 @@ func (c *nativeConn) answer(ctx context.Context, j job) error {
 		err = c.execute(ctx, &j.req, &reply)
 	}
 	c.server.metrics.done(overNative, operationOf(j.req.Type), err, time.Since(j.arrived))
-	c.finish(j)
+	alone := c.finish(j)
 	defer c.replied()
 	if err != nil {
-		return c.reply(ctx, errorReply(j.req.ID, err))
+		reply = *errorReply(j.req.ID, err)
 	}
-	return c.reply(ctx, &reply)
+	_, err = c.sender.SendReply(ctx, &reply, alone)
+	return err
 }
 
 func (c *nativeConn) executeCancellably(ctx context.Context, r *wire.Request, reply *wire.Reply) error {

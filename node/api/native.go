@@ -120,6 +120,7 @@ type job struct {
 	frame   *[]byte // goes back to the pool afterwards
 	bytes   int64   // counted as in flight
 	arrived time.Time
+	last    bool // nothing had come after it when it was read
 }
 
 var framePool = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
@@ -173,7 +174,7 @@ func (c *nativeConn) read(ctx context.Context, r *bufio.Reader) error {
 			return err
 		}
 		*frame = payload
-		j := job{arrived: time.Now(), bytes: int64(len(payload))}
+		j := job{arrived: time.Now(), bytes: int64(len(payload)), last: r.Buffered() == 0}
 		if err := wire.DecodeRequest(payload, &j.req); err != nil {
 			return err
 		}
@@ -284,8 +285,9 @@ func (c *nativeConn) giveBack() {
 }
 
 // finish is called when a request was carried out, before its reply is queued:
-// the client may use its place as soon as it has the reply.
-func (c *nativeConn) finish(j job) {
+// the client may use its place as soon as it has the reply. It reports whether no other
+// reply is to come soon, as far as can be seen.
+func (c *nativeConn) finish(j job) (alone bool) {
 	if j.frame != nil {
 		putFrame(j.frame)
 	}
@@ -293,6 +295,7 @@ func (c *nativeConn) finish(j job) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.inflight--
+	return j.last && c.replies == 1
 }
 
 // replied is called when the reply is queued.
@@ -312,7 +315,7 @@ func (c *nativeConn) signalQuiet() {
 }
 
 func (c *nativeConn) reply(ctx context.Context, r *wire.Reply) error {
-	_, err := c.sender.SendReply(ctx, r)
+	_, err := c.sender.SendReply(ctx, r, false)
 	return err
 }
 

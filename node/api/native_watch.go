@@ -74,7 +74,7 @@ func (c *nativeConn) watch(ctx context.Context, r *wire.Request, cr *credit) err
 			continue // the connection has pings
 		}
 		events[0] = wireEvent(&ev)
-		n, err := c.sender.SendReply(ctx, &wire.Reply{ID: r.ID, Type: wire.Happened, Events: events[:]})
+		n, err := c.sender.SendReply(ctx, &wire.Reply{ID: r.ID, Type: wire.Happened, Events: events[:]}, false)
 		if err != nil {
 			return err
 		}

@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/meshkv/meshkv/client"
+	"github.com/meshkv/meshkv/internal/nowait"
 )
 
 // A Backend is the node that is served.
@@ -281,6 +283,9 @@ type countedConn struct {
 	listener *boundedListener
 	closed   atomic.Bool
 }
+
+// SyscallConn implements syscall.Conn.
+func (c *countedConn) SyscallConn() (syscall.RawConn, error) { return nowait.SyscallConn(c.Conn) }
 
 func (c *countedConn) Close() error {
 	if c.closed.CompareAndSwap(false, true) {
