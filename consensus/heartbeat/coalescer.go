@@ -1,9 +1,11 @@
 package heartbeat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,43 +29,66 @@ type Caller func(ctx context.Context, node string, body []byte) ([]byte, error)
 
 // Options of a Coalescer; nil and zero are the defaults.
 type Options struct {
-	// Window is how long a heartbeat waits for others to the same node. It adds to the
-	// time between heartbeats, and must be short beside an election timeout. Default
-	// 80 ms.
+	// Window is the time between two messages to a node. It must be short beside an
+	// election timeout. Default 100 ms.
 	Window time.Duration
+	// Hold is how long Send keeps an answer to itself, at least; at most it is a window
+	// more. With the 100 ms between two calls of Send it must be less than the 500 ms
+	// after which a leader that hears nobody steps down. With what it is by default Raft,
+	// which asks again 50 to 100 ms after an answer, gets one in each third window.
+	// Default 180 ms.
+	Hold time.Duration
 	// Timeout bounds a call; what it carried is then sent by the groups themselves. With
-	// a window and 100 ms, which is between two heartbeats, it must be less than the 375
-	// ms after which a leader that hears nobody steps down. Default 150 ms.
+	// a window and the 100 ms between two calls of Send it must be less than these 500 ms
+	// likewise. Default 150 ms.
 	Timeout time.Duration
 }
 
 const (
-	defaultWindow  = 80 * time.Millisecond
+	defaultWindow  = 100 * time.Millisecond
+	defaultHold    = 180 * time.Millisecond
 	defaultTimeout = 150 * time.Millisecond
+	// lapse is with how many messages in a row a heartbeat goes that nobody waits for, until
+	// it ends: who leads no more asks no more, and Raft asks again within 100 ms.
+	lapse = 2
 )
 
 // A Coalescer sends and answers the heartbeats of a node's groups. Safe for concurrent
 // use.
 type Coalescer struct {
-	call            Caller
-	window, timeout time.Duration
+	call                  Caller
+	window, hold, timeout time.Duration
 
 	ctx    context.Context // of the calls; ends with Close
 	cancel context.CancelFunc
-	work   sync.WaitGroup // the batches that wait or are under way
+	work   sync.WaitGroup // repeat, and the calls that are under way
 
 	beats, messages, malformed atomic.Uint64
 
-	mu      sync.Mutex // protects the fields below
-	closed  bool
-	lines   map[string]*Line
-	waiting map[string][]*waiting // by node: for the end of the window; at most one of a line
+	mu       sync.Mutex // protects the fields below, and those of each standing
+	closed   bool
+	lines    map[string]*Line
+	standing map[string]map[*Line]*standing // by node; none is empty
+	repeats  bool                           // repeat runs: it does while anything stands
 }
 
-// waiting is a heartbeat whose Send waits.
-type waiting struct {
+// A standing heartbeat is sent with every message to its node.
+type standing struct {
 	addressed
-	answer chan reply // of capacity 1
+	line   *Line
+	last   *Answer    // the newest one; nil: none yet
+	waiter chan reply // of the newest Send, or nil; of capacity 1
+	asked  time.Time  // by the newest Send
+	held   bool       // last answers a call that began after that
+	lone   int        // messages in a row that it went with while nobody waited
+}
+
+// end answers whoever waits for s. It is called with mu held.
+func (s *standing) end(a Answer, err error) {
+	if s.waiter != nil {
+		s.waiter <- reply{a, err}
+		s.waiter = nil
+	}
 }
 
 type reply struct {
@@ -73,9 +98,15 @@ type reply struct {
 
 // New is a Coalescer without groups.
 func New(call Caller, o *Options) *Coalescer {
-	c := &Coalescer{call: call, window: defaultWindow, timeout: defaultTimeout, lines: make(map[string]*Line), waiting: make(map[string][]*waiting)}
+	c := &Coalescer{
+		call: call, window: defaultWindow, hold: defaultHold, timeout: defaultTimeout,
+		lines: make(map[string]*Line), standing: make(map[string]map[*Line]*standing),
+	}
 	if o != nil && o.Window != 0 {
 		c.window = o.Window
+	}
+	if o != nil && o.Hold != 0 {
+		c.hold = o.Hold
 	}
 	if o != nil && o.Timeout != 0 {
 		c.timeout = o.Timeout
@@ -169,120 +200,222 @@ func (l *Line) Close() {
 	l.coalescer.mu.Lock()
 	defer l.coalescer.mu.Unlock()
 	delete(l.coalescer.lines, l.name)
+	for node, beats := range l.coalescer.standing {
+		if s := beats[l]; s != nil {
+			l.coalescer.drop(node, s)
+		}
+	}
 }
 
-// Send sends b to the replica of the group at a node, and returns its answer, after a
-// window and a call at most. A line sends a node one heartbeat at a time. The error
-// matches ErrUnanswered or ErrClosed, or is that of the call; the heartbeat may have
-// been received. It takes no context because Raft's transport has none: Close ends it.
+// Send lets b stand: every message to the node carries it, as long as Send is called
+// again within a few windows, until there is another one for the node. It returns an
+// answer to a message that was sent after the call: the first one at once if there was
+// none before, or if it is not that the replica follows as before; otherwise the newest
+// one, when Options.Hold is over and the next message is due. So Raft, which asks again
+// after each answer, is woken less often than followers are told, for all groups at the
+// same time, and no message that hangs keeps it from an answer that is here.
+//
+// It takes a hold and a window at most, if there are answers, or a window and a call, if
+// there are none. A line sends a node one heartbeat at a time. The error matches
+// ErrUnanswered or ErrClosed, or is that of the call; the heartbeat may have been
+// received, and does not stand any more. It takes no context because Raft's transport
+// has none: Close ends it.
 func (l *Line) Send(node string, b Beat) (Answer, error) {
-	w := &waiting{addressed: addressed{l.name, b}, answer: make(chan reply, 1)}
-	if err := l.coalescer.enqueue(node, w); err != nil {
+	w := make(chan reply, 1)
+	if err := l.coalescer.stand(node, l, b, w); err != nil {
 		return Answer{}, err
 	}
 	return l.wait(w)
 }
 
-// Ask is Send at once, without a window: for a leader who must know that it still is.
+// Ask sends b alone, at once: for a leader who must know that it still is.
 func (l *Line) Ask(node string, b Beat) (Answer, error) {
-	w := &waiting{addressed: addressed{l.name, b}, answer: make(chan reply, 1)}
-	if err := l.coalescer.start(w, func() { l.coalescer.send(node, []*waiting{w}) }); err != nil {
+	w := make(chan reply, 1)
+	if err := l.coalescer.start(b, func() {
+		answers, err := l.coalescer.send(node, []addressed{{l.name, b}})
+		if err == nil && answers[0] == nil {
+			err = ErrUnanswered
+		}
+		if err != nil {
+			w <- reply{err: err}
+			return
+		}
+		w <- reply{answer: *answers[0]}
+	}); err != nil {
 		return Answer{}, err
 	}
 	return l.wait(w)
 }
 
-// wait waits for the answer to w.
-func (l *Line) wait(w *waiting) (Answer, error) {
+// wait waits for an answer.
+func (l *Line) wait(w <-chan reply) (Answer, error) {
 	select {
-	case r := <-w.answer:
+	case r := <-w:
 		return r.answer, r.err
 	case <-l.done:
 		return Answer{}, ErrClosed
 	}
 }
 
-// start runs fn, which answers w, unless the coalescer is closed.
-func (c *Coalescer) start(w *waiting, fn func()) error {
+// start runs fn, which sends b, unless the coalescer is closed.
+func (c *Coalescer) start(b Beat, fn func()) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.refuses(w); err != nil {
+	if err := c.refuses(b); err != nil {
 		return err
 	}
 	c.work.Go(fn)
 	return nil
 }
 
-// refuses says why w cannot be sent. It is called with mu held.
-func (c *Coalescer) refuses(w *waiting) error {
+// refuses says why b cannot be sent. It is called with mu held.
+func (c *Coalescer) refuses(b Beat) error {
 	if c.closed {
 		return ErrClosed
 	}
-	if len(w.Leader) > maxText || len(w.Addr) > maxText {
+	if len(b.Leader) > maxText || len(b.Addr) > maxText {
 		return ErrMalformed
 	}
 	return nil
 }
 
-// enqueue begins a window if there is none.
-func (c *Coalescer) enqueue(node string, w *waiting) error {
+// stand lets b stand in the place of the line's last one for the node, and w wait for
+// its answer.
+func (c *Coalescer) stand(node string, l *Line, b Beat, w chan reply) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.refuses(w); err != nil {
+	if err := c.refuses(b); err != nil {
 		return err
 	}
-	first := len(c.waiting[node]) == 0
-	c.waiting[node] = append(c.waiting[node], w)
-	if first {
-		c.work.Go(func() { c.collect(node) })
+	if c.lines[l.name] != l {
+		return ErrClosed
+	}
+	s := c.standing[node][l]
+	if s != nil {
+		s.end(Answer{}, ErrUnanswered)
+	}
+	if s == nil || s.Beat != b {
+		s = &standing{addressed: addressed{l.name, b}, line: l}
+		if c.standing[node] == nil {
+			c.standing[node] = make(map[*Line]*standing)
+		}
+		c.standing[node][l] = s
+	}
+	s.waiter, s.asked, s.held, s.lone = w, time.Now(), false, 0
+	if !c.repeats {
+		c.repeats = true
+		c.work.Go(c.repeat)
 	}
 	return nil
 }
 
-// collect sends what waits for node at the end of a window.
-func (c *Coalescer) collect(node string) {
-	timer := time.NewTimer(c.window)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-c.ctx.Done():
-	}
-	c.mu.Lock()
-	batch := c.waiting[node]
-	delete(c.waiting, node)
-	c.mu.Unlock()
-	for len(batch) > 0 {
-		n := min(len(batch), maxBeats)
-		c.send(node, batch[:n])
-		batch = batch[n:]
+// drop ends s. It is called with mu held.
+func (c *Coalescer) drop(node string, s *standing) {
+	if beats := c.standing[node]; beats[s.line] == s {
+		if delete(beats, s.line); len(beats) == 0 {
+			delete(c.standing, node)
+		}
 	}
 }
 
-// send makes one call and gives everyone their answer.
-func (c *Coalescer) send(node string, batch []*waiting) {
-	beats := make([]addressed, len(batch))
-	for i, w := range batch {
-		beats[i] = w.addressed
+// A batch goes to one node with one message.
+type batch struct {
+	node  string
+	beats []*standing // at most maxBeats
+}
+
+// repeat sends what stands once in each window, to all nodes at the same time, until
+// nothing does. A call that hangs keeps no later one waiting.
+func (c *Coalescer) repeat() {
+	ticker := time.NewTicker(c.window)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-c.ctx.Done():
+		}
+		batches, more := c.due(time.Now())
+		for _, b := range batches {
+			c.work.Go(func() { c.round(b) }) // within repeat, which work counts too
+		}
+		if !more {
+			return
+		}
 	}
-	c.beats.Add(uint64(len(batch)))
+}
+
+// due is what is to be sent now, and whether anything stands. It gives the answers that
+// were held for long enough.
+func (c *Coalescer) due(now time.Time) (batches []batch, more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for node, beats := range c.standing {
+		all := make([]*standing, 0, len(beats))
+		for _, s := range beats {
+			switch {
+			case c.closed:
+				s.end(Answer{}, ErrClosed)
+				c.drop(node, s)
+				continue
+			case s.waiter == nil && s.lone == lapse:
+				c.drop(node, s)
+				continue
+			case s.waiter == nil:
+				s.lone++
+			case s.held && now.Sub(s.asked) >= c.hold:
+				s.end(*s.last, nil)
+			}
+			all = append(all, s)
+		}
+		for part := range slices.Chunk(all, maxBeats) {
+			batches = append(batches, batch{node, part})
+		}
+	}
+	c.repeats = len(batches) > 0
+	return batches, c.repeats
+}
+
+// round sends a batch and gives the answers to whom they are for, or keeps them.
+func (c *Coalescer) round(b batch) {
+	begun := time.Now()
+	beats := make([]addressed, len(b.beats))
+	for i, s := range b.beats {
+		beats[i] = s.addressed
+	}
+	answers, err := c.send(b.node, beats)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, s := range b.beats {
+		before := begun.Before(s.asked) // it says nothing to whoever waits
+		switch {
+		case err == nil && answers[i] != nil:
+			news := s.last == nil || !answers[i].follows(s.Beat, s.last)
+			if s.last, s.held = answers[i], s.held || !before; news && !before {
+				s.end(*s.last, nil)
+			}
+		case !before:
+			s.end(Answer{}, cmp.Or(err, ErrUnanswered))
+			c.drop(b.node, s)
+		}
+	}
+}
+
+// follows reports whether a replica still does what it did when it answered before.
+func (a *Answer) follows(b Beat, before *Answer) bool {
+	return a.OK && a.Term == b.Term && a.Commit >= before.Commit
+}
+
+// send makes one call; the answers are nil for those that have none.
+func (c *Coalescer) send(node string, beats []addressed) ([]*Answer, error) {
+	c.beats.Add(uint64(len(beats)))
 	c.messages.Add(1)
-	var answers []*Answer
 	ctx, cancel := context.WithTimeout(c.ctx, c.timeout)
 	defer cancel()
 	body, err := c.call(ctx, node, appendBeats(nil, beats))
-	if err == nil {
-		answers, err = decodeAnswers(body, len(batch))
+	if err != nil {
+		return nil, err
 	}
-	for i, w := range batch {
-		switch {
-		case err != nil:
-			w.answer <- reply{err: err}
-		case answers[i] == nil:
-			w.answer <- reply{err: ErrUnanswered}
-		default:
-			w.answer <- reply{answer: *answers[i]}
-		}
-	}
+	return decodeAnswers(body, len(beats))
 }
 
 // Serve answers a call that another node's Coalescer made. The error matches

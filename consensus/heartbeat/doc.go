@@ -3,8 +3,8 @@
 // groups on three nodes these are more than a thousand exchanges a second, which is
 // most of what idle groups cost.
 //
-// A Coalescer collects the heartbeats for a node during a window and sends them in one
-// call; the answers come back as its result. A Line is the share that one group has of
+// A Coalescer lets heartbeats stand, and sends those for a node in one call every
+// 100 ms; the answers come back as its result. A Line is the share that one group has of
 // it. What is not answered this way a group sends itself, so nothing depends on it: a
 // replica answers only what needs no disk, and one that cannot answer keeps nobody
 // waiting.

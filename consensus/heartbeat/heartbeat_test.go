@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,41 +161,55 @@ func TestUnanswered(t *testing.T) {
 	})
 }
 
-// A call that hangs ends, and keeps no later one waiting.
+// A call that hangs ends, and keeps no later one waiting, which also carries what the
+// first one did.
 func TestCallHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
 		calls := 0
-		a := New(func(ctx context.Context, _ string, body []byte) ([]byte, error) {
+		a := New(func(ctx context.Context, node string, body []byte) ([]byte, error) {
 			mu.Lock()
 			calls++
-			first := calls == 1
+			hangs := calls == 1 || node == "c"
 			mu.Unlock()
-			if first {
+			if hangs {
 				<-ctx.Done()
 				return nil, ctx.Err()
 			}
-			return appendAnswer([]byte{version}, Answer{}, true), nil
+			beats, err := decodeBeats(body)
+			answers := []byte{version}
+			for range beats {
+				answers = appendAnswer(answers, Answer{}, true)
+			}
+			return answers, err
 		}, nil)
 		defer a.Close()
 		var wg sync.WaitGroup
 		begin := time.Now()
+		g := open(t, a, "g")
 		wg.Go(func() {
-			if _, err := open(t, a, "g").Send("b", Beat{}); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v, want the deadline", err)
+			if _, err := g.Send("b", Beat{}); err != nil {
+				t.Error(err)
 			}
-			if took := time.Since(begin); took != defaultWindow+defaultTimeout {
-				t.Errorf("it took %v", took)
+			if took := time.Since(begin); took != 2*defaultWindow {
+				t.Errorf("the first one took %v", took)
 			}
 		})
-		time.Sleep(2 * defaultWindow)
+		time.Sleep(3 * defaultWindow / 2)
 		if _, err := open(t, a, "h").Send("b", Beat{}); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(begin); took != 3*defaultWindow {
+		if took := time.Since(begin); took != 2*defaultWindow {
 			t.Errorf("the later one ended after %v", took)
 		}
 		wg.Wait()
+		begin = time.Now()
+		if _, err := g.Send("c", Beat{}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the deadline", err)
+		}
+		if took := time.Since(begin); took != defaultWindow+defaultTimeout {
+			t.Errorf("it took %v", took)
+		}
 	})
 }
 
@@ -313,5 +328,149 @@ func FuzzDecodeAnswers(f *testing.F) {
 		if len(again) > len(b) || len(again) == len(b) && !bytes.Equal(again, b) {
 			t.Fatalf("got %x, want %x", again, b)
 		}
+	})
+}
+
+// A heartbeat stands: the node gets it once a window, and Send, which is called again
+// 50 to 100 ms after each answer, returns in each third one. What happens to the follower it returns
+// at once; it ends with Send, with the line, and with another one in its place.
+func TestStanding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		defer a.Close()
+		defer b.Close()
+		var mu sync.Mutex // protects the fields below
+		var received []uint64
+		answer, can := Answer{OK: true, Term: 1, Commit: 9}, true
+		set := func(with Answer, ok bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			answer, can = with, ok
+		}
+		count := func() int {
+			mu.Lock()
+			defer mu.Unlock()
+			return len(received)
+		}
+		open(t, b, "g").Handle(func(b Beat) (Answer, bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			received = append(received, b.Term)
+			return answer, can
+		})
+		line := open(t, a, "g")
+		begin, sends := time.Now(), 0
+		for time.Since(begin) < 10*time.Second {
+			called := time.Now()
+			if got, err := line.Send("b", Beat{Term: 1}); err != nil || got != answer {
+				t.Fatalf("got %+v, %v, want %+v", got, err, answer)
+			}
+			if took := time.Since(called); took > defaultHold+defaultWindow {
+				t.Errorf("Send took %v", took)
+			}
+			time.Sleep(time.Duration(50+sends%50) * time.Millisecond)
+			sends++
+		}
+		if n := count(); n < 98 || n > 102 || sends < n/3 || sends > n/3+1 {
+			t.Errorf("%d were received in 10 s, and Send returned %d times", n, sends)
+		}
+
+		for _, c := range []struct {
+			name   string
+			answer Answer
+			can    bool
+		}{
+			{"refused", Answer{Term: 1, Commit: 9}, true},
+			{"a later term", Answer{OK: true, Term: 2, Commit: 9}, true},
+			{"started anew", Answer{OK: true, Term: 1}, true},
+			{"unanswered", Answer{}, false},
+		} {
+			set(Answer{OK: true, Term: 1, Commit: 9}, true)
+			for range 2 {
+				if _, err := line.Send("b", Beat{Term: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			set(c.answer, c.can)
+			called := time.Now()
+			got, err := line.Send("b", Beat{Term: 1})
+			if got != c.answer || c.can != (err == nil) {
+				t.Errorf("%s: got %+v, %v", c.name, got, err)
+			}
+			if took := time.Since(called); took > defaultWindow+time.Millisecond {
+				t.Errorf("%s: Send took %v", c.name, took)
+			}
+		}
+
+		set(Answer{OK: true, Term: 2}, true)
+		for _, term := range []uint64{1, 2} {
+			if _, err := line.Send("b", Beat{Term: term}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := count()
+		time.Sleep(10 * time.Second)
+		mu.Lock()
+		for _, term := range received[before:] {
+			if term != 2 {
+				t.Errorf("term %d was sent after term 2", term)
+			}
+		}
+		if n := len(received) - before; n != lapse {
+			t.Errorf("%d were sent after the last Send", n)
+		}
+		mu.Unlock()
+		if _, err := line.Send("b", Beat{Term: 3}); err != nil {
+			t.Fatal(err)
+		}
+		before = count()
+		line.Close()
+		time.Sleep(time.Second)
+		if n := count(); n != before {
+			t.Errorf("%d were sent after Close", n-before)
+		}
+	})
+}
+
+// A message that hangs keeps Send from no answer that came after the call, and lines
+// whose turns are in the same window return together.
+func TestHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, b := pair(t)
+		defer b.Close()
+		var calls atomic.Int32
+		a := New(func(ctx context.Context, _ string, body []byte) ([]byte, error) {
+			if calls.Add(1) > 2 {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return b.Serve(body)
+		}, nil)
+		defer a.Close()
+		want := Answer{OK: true, Term: 1, Commit: 9}
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for i := range 10 {
+			name := fmt.Sprint("g", i)
+			open(t, b, name).Handle(func(Beat) (Answer, bool) { return want, true })
+			line := open(t, a, name)
+			wg.Go(func() {
+				if got, err := line.Send("b", Beat{Term: 1}); err != nil || got != want {
+					t.Errorf("got %+v, %v, want %+v", got, err, want)
+				}
+				time.Sleep(time.Duration(50+5*i) * time.Millisecond)
+				if got, err := line.Send("b", Beat{Term: 1}); err != nil || got != want {
+					t.Errorf("later: got %+v, %v, want %+v", got, err, want)
+				}
+				if took := time.Since(begin); took != 4*defaultWindow {
+					t.Errorf("it took %v", took)
+				}
+				time.Sleep(50 * time.Millisecond)
+				if _, err := line.Send("b", Beat{Term: 1}); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("without an answer: got %v, want the deadline", err)
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
