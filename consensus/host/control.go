@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 const (
 	// lookEvery is how often the leader of the system group looks which keyspaces are due.
 	lookEvery = time.Second
-	// fineEvery is how often it looks at a keyspace of which nothing is to be changed.
+	// fineEvery is how often it looks at a keyspace of which nothing is to be changed, at all
+	// of them at the same time: servers that sleep are woken once.
 	fineEvery = 15 * time.Second
 	// looksInFlight bounds the keyspaces that are looked at at the same time.
 	looksInFlight = 8
@@ -124,6 +126,10 @@ func (h *Host) learnCatalog(ctx context.Context, r *replica.Replica) {
 type controller struct {
 	h         *Host
 	r         *replica.Replica
+	began     time.Time
+	current   bool // the catalog was read since it was said to have changed
+	entries   []Entry
+	servers   []placement.Server
 	published time.Time
 	told      map[string]uint64    // keyspace → the revision of the entry that was published
 	due       map[string]time.Time // keyspace → when to look again
@@ -141,7 +147,7 @@ type look struct {
 
 func newController(h *Host, r *replica.Replica) *controller {
 	return &controller{
-		h: h, r: r, told: make(map[string]uint64), due: make(map[string]time.Time), seen: make(map[string]uint64),
+		h: h, r: r, began: time.Now(), told: make(map[string]uint64), due: make(map[string]time.Time), seen: make(map[string]uint64),
 		looked: make(chan look, looksInFlight), looking: make(map[string]bool),
 	}
 }
@@ -154,21 +160,49 @@ func (c *controller) run(ctx context.Context) {
 	w, changed := c.watch(ctx, &work)
 	defer w.Close()
 	for {
-		if view, err := c.r.Read(ctx); err == nil { // and so it still leads, or another does so later
-			if !c.entered {
-				c.enter(ctx, view)
+		if c.isDue(time.Now()) {
+			if view, err := c.r.Read(ctx); err == nil { // and so it still leads, or another does so later
+				if !c.entered {
+					c.enter(ctx, view)
+				}
+				c.round(ctx, view, &work)
 			}
-			c.round(ctx, view, &work)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case l := <-c.looked:
-			c.done(l)
-		case <-changed:
-		case <-ticker.C:
+		for again := false; !again; {
+			select {
+			case <-ctx.Done():
+				return
+			case l := <-c.looked:
+				c.done(l)
+				// Whatever is to be looked at again at once has changed, or its group has.
+				if again = !l.again.After(time.Now()); !again {
+					c.lookAtDue(ctx, time.Now(), &work)
+				}
+			case <-changed:
+				c.current, again = false, true
+			case <-ticker.C:
+				again = true
+			}
 		}
 	}
+}
+
+// isDue reports whether a round has something to do.
+func (c *controller) isDue(now time.Time) bool {
+	return !c.current || !c.entered || c.publishes(now) || slices.ContainsFunc(c.entries, func(e Entry) bool { return c.looksAt(now, e) })
+}
+
+func (c *controller) publishes(now time.Time) bool { return now.Sub(c.published) >= publishEvery }
+
+// looksAt reports whether it is time to look at a keyspace.
+func (c *controller) looksAt(now time.Time, e Entry) bool {
+	name := e.Keyspace.Name
+	return !c.looking[name] && !e.Keyspace.Removed && (c.seen[name] != e.Revision || !now.Before(c.due[name]))
+}
+
+// nextFine is when the keyspaces of which nothing is to be changed are looked at next.
+func (c *controller) nextFine(now time.Time) time.Time {
+	return c.began.Add(now.Sub(c.began).Truncate(fineEvery) + fineEvery)
 }
 
 // watch gives a signal whenever the catalog changes.
@@ -267,7 +301,7 @@ func (c *controller) enterSystem(ctx context.Context) error {
 	return err
 }
 
-// round publishes what is new, and looks at the keyspaces that are due.
+// round reads the catalog, publishes what is new, and looks at the keyspaces that are due.
 func (c *controller) round(ctx context.Context, view *machine.View, work *sync.WaitGroup) {
 	now := time.Now()
 	all, err := c.h.entriesOf(view)
@@ -279,7 +313,8 @@ func (c *controller) round(ctx context.Context, view *machine.View, work *sync.W
 		c.h.log.Error("catalog cannot be read", "err", err)
 		return
 	}
-	again := now.Sub(c.published) >= publishEvery
+	c.entries, c.servers, c.current = all, servers, true
+	again := c.publishes(now)
 	if again {
 		c.published = now
 	}
@@ -289,17 +324,26 @@ func (c *controller) round(ctx context.Context, view *machine.View, work *sync.W
 			c.h.cfg.Publish(e)
 			c.told[name] = e.Revision
 		}
-		if c.looking[name] || len(c.looking) >= looksInFlight || e.Keyspace.Removed {
+	}
+	c.lookAtDue(ctx, now, work)
+}
+
+// lookAtDue begins to look at keyspaces that are due, as they were in the last round: what
+// follows from an entry that is not the present one any more is not recorded.
+func (c *controller) lookAtDue(ctx context.Context, now time.Time, work *sync.WaitGroup) {
+	servers := c.servers
+	for _, e := range c.entries {
+		if len(c.looking) >= looksInFlight {
+			return
+		}
+		if !c.looksAt(now, e) {
 			continue
 		}
-		if c.seen[name] == e.Revision && now.Before(c.due[name]) {
-			continue
-		}
-		c.looking[name] = true
+		c.looking[e.Keyspace.Name] = true
 		work.Go(func() {
 			again := c.look(ctx, e, servers)
 			select {
-			case c.looked <- look{name, e.Revision, again}:
+			case c.looked <- look{e.Keyspace.Name, e.Revision, again}:
 			case <-ctx.Done():
 			}
 		})
@@ -319,7 +363,7 @@ func (c *controller) look(ctx context.Context, e Entry, servers []placement.Serv
 	switch a.Do {
 	case placement.None:
 		if a.Why == placement.Fine || a.Wait.IsZero() {
-			return time.Now().Add(fineEvery)
+			return c.nextFine(time.Now())
 		}
 		return a.Wait
 	case placement.Record:
