@@ -14,6 +14,8 @@ const (
 	// noticeCalm is how long after the last commit the next one is a lone one, of
 	// which notice is given at once.
 	noticeCalm = 80 * time.Millisecond
+	// noticeRetry is how long a notice waits after one that may have got lost.
+	noticeRetry = 50 * time.Millisecond
 )
 
 // A teller gives followers notice of what is committed when no entry does. Raft
@@ -27,9 +29,9 @@ const (
 // follower without that very entry refuses. Nobody acts on an answer but to see that
 // the follower knows.
 //
-// It sends one for each follower at a time, and one only for each index: what gets
-// lost Raft makes good. A follower that waits for an index, since somebody reads there,
-// gets notice of it at once.
+// It sends one for each follower at a time, and one only for each index, until the
+// follower could not be reached: then another one, when heartbeats reach it again. A
+// follower that waits for an index, since somebody reads there, gets notice of it at once.
 type teller struct {
 	g *Group
 
@@ -45,6 +47,7 @@ type debt struct {
 	goal  uint64 // index of the entry
 	due   time.Time
 	tried uint64 // the last one that was sent
+	lost  uint64 // follower.losses at the last look
 	busy  atomic.Bool
 }
 
@@ -125,7 +128,10 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 		}
 		t.asked = t.asked || f.asked > f.commit
 		goal := min(commit, f.match)
-		if f.commit >= goal || d.tried >= goal || d.busy.Load() {
+		if f.losses != d.lost {
+			d.lost, d.tried, d.goal, d.due = f.losses, 0, goal, now.Add(noticeRetry)
+		}
+		if f.commit >= goal || d.tried >= goal || d.busy.Load() || t.g.progress.unreachable(id) != nil {
 			continue
 		}
 		if f.commit >= d.goal || d.tried >= d.goal { // what was due was told
@@ -151,7 +157,7 @@ func (t *teller) look(term uint64, now time.Time) (wait time.Duration) {
 	return wait
 }
 
-// send is one notice. What cannot be sent is for Raft to find.
+// send is one notice. What is not in the log any more is for Raft to tell.
 func (t *teller) send(d *debt, to raft.Server, term, index uint64) {
 	var entry raft.Log
 	if err := t.g.cfg.Log.GetLog(index, &entry); err != nil {
@@ -167,7 +173,7 @@ func (t *teller) send(d *debt, to raft.Server, term, index uint64) {
 		d.busy.Store(false)
 		signal(t.g.progress.answered) // there may be more by now
 	})
-	if err != nil {
+	if err != nil { // and the follower is lost
 		d.busy.Store(false)
 		t.g.cfg.Logger.Debug("follower was given no notice", "peer", string(to.ID), "index", index, "err", err)
 	}

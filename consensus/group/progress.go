@@ -18,7 +18,7 @@ type progress struct {
 
 	sent     atomic.Uint64 // appends, without heartbeats
 	beats    atomic.Uint64 // heartbeats that went alone
-	answered chan struct{} // of capacity 1: a follower has more than before
+	answered chan struct{} // of capacity 1: a follower has more than before, or was lost, or reached
 	asked    chan struct{} // of capacity 1: a follower waits for more than it was told
 }
 
@@ -28,6 +28,14 @@ type follower struct {
 	match  uint64 // its log is ours up to here
 	commit uint64 // it knows that entries up to here are committed; commit <= match
 	asked  uint64 // it waits for this one to be known there
+	losses uint64 // how often what it was told may have got lost
+}
+
+// lose is of a follower that may have been started anew: a replica begins without a
+// commit index.
+func (f *follower) lose() {
+	f.commit, f.asked = 0, 0
+	f.losses++
 }
 
 func newProgress() *progress {
@@ -87,14 +95,14 @@ func (p *progress) waits(id raft.ServerID, term, index uint64) {
 	signal(p.asked)
 }
 
-// lost says that a follower could not be reached: it may have been started anew, and
-// a replica begins without a commit index.
+// lost says that a follower could not be reached.
 func (p *progress) lost(id raft.ServerID, term uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if f, ok := p.in(term, id); ok {
-		f.commit, f.asked = 0, 0
+		f.lose()
 		p.followers[id] = f
+		signal(p.answered)
 	}
 }
 
@@ -104,10 +112,11 @@ func (p *progress) lostAt(addr raft.ServerAddress) {
 	defer p.mu.Unlock()
 	for id, f := range p.followers {
 		if f.addr == addr {
-			f.commit, f.asked = 0, 0
+			f.lose()
 			p.followers[id] = f
 		}
 	}
+	signal(p.answered)
 }
 
 // failed says that a request to a follower failed, and answers that one did not.
@@ -131,6 +140,7 @@ func (p *progress) reached(id raft.ServerID) {
 	if c := p.down[id]; c != nil {
 		close(c)
 		delete(p.down, id)
+		signal(p.answered)
 	}
 }
 
