@@ -3,6 +3,7 @@ package group
 import (
 	"github.com/hashicorp/raft"
 	"github.com/meshkv/meshkv/consensus/heartbeat"
+	"github.com/meshkv/meshkv/consensus/raftnet"
 )
 
 // Heartbeats carry those of one group; heartbeat.Line does it together with those of
@@ -14,6 +15,10 @@ type Heartbeats interface {
 	Send(node string, b heartbeat.Beat) (heartbeat.Answer, error)
 	// Ask is Send without a delay.
 	Ask(node string, b heartbeat.Beat) (heartbeat.Answer, error)
+	// Take has take told of each answer by which the replica at a node follows as before,
+	// until stop is called. It must not block. Send may keep an answer to itself as long as
+	// take reports that it has told Raft.
+	Take(node string, take func(heartbeat.Beat, heartbeat.Answer) bool) (stop func())
 	// Handle sets who answers those that come in, or says that it cannot.
 	Handle(h func(heartbeat.Beat) (heartbeat.Answer, bool))
 	// Close ends Send.
@@ -55,6 +60,21 @@ func (t *transport) beat(id raft.ServerID, to raft.ServerAddress, req *raft.Appe
 	}
 	fill(resp, req, a)
 	return true
+}
+
+// hear has Raft hear by a pipeline of the heartbeats that its follower answers, instead of
+// waking for each. It returns how to end that.
+func (t *transport) hear(p raftnet.Pipeline, id raft.ServerID, to raft.ServerAddress) (stop func()) {
+	if t.heartbeats == nil {
+		return func() {}
+	}
+	return t.heartbeats.Take(string(to), func(b heartbeat.Beat, a heartbeat.Answer) bool {
+		t.progress.answers(id)
+		req := &raft.AppendEntriesRequest{Term: b.Term}
+		resp := new(raft.AppendEntriesResponse)
+		fill(resp, req, a)
+		return p.Heard(req, resp)
+	})
 }
 
 // answerBeat answers a heartbeat that came by Heartbeats. Raft would write a new term

@@ -57,7 +57,7 @@ func TestCoalescedHeartbeats(t *testing.T) {
 		if aloneNow != alone || termsNow != terms {
 			t.Errorf("%d heartbeats went alone; the terms were %s, and are %s", aloneNow-alone, terms, termsNow)
 		}
-		if each := sent / seconds / 20; each < 7 || each > 20 {
+		if each := sent / seconds / 20; each < 6 || each > 20 {
 			t.Errorf("each follower got %d heartbeats a second", each)
 		}
 		if most := uint64(seconds * 6 * 25); messages > most {

@@ -151,7 +151,8 @@ func (t *transport) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddres
 	if err != nil {
 		return nil, err
 	}
-	return &pipeline{inner, id, t}, nil
+	p := inner.(raftnet.Pipeline) // it is one
+	return &pipeline{p, id, t, t.hear(p, id, to)}, nil
 }
 
 // isHeartbeat reports whether req is one, as raft.NetworkTransport tells them apart.
@@ -169,11 +170,18 @@ func (g *Group) appendRequest(term uint64) raft.AppendEntriesRequest {
 	}
 }
 
-// A pipeline leaves out what its follower knows.
+// A pipeline leaves out what its follower knows, and hears of its heartbeats.
 type pipeline struct {
-	raft.AppendPipeline
-	to raft.ServerID
-	t  *transport
+	raftnet.Pipeline
+	to   raft.ServerID
+	t    *transport
+	deaf func() // ends that it hears
+}
+
+// Close implements raft.AppendPipeline.
+func (p *pipeline) Close() error {
+	p.deaf()
+	return p.Pipeline.Close()
 }
 
 // AppendEntries returns no future if the request needed not to be sent: Raft looks at
@@ -184,5 +192,5 @@ func (p *pipeline) AppendEntries(req *raft.AppendEntriesRequest, resp *raft.Appe
 		return nil, nil
 	}
 	p.t.progress.sent.Add(1)
-	return p.AppendPipeline.AppendEntries(req, resp)
+	return p.Pipeline.AppendEntries(req, resp)
 }

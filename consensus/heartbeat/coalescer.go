@@ -30,24 +30,24 @@ type Caller func(ctx context.Context, node string, body []byte) ([]byte, error)
 // Options of a Coalescer; nil and zero are the defaults.
 type Options struct {
 	// Window is the time between two messages to a node. It must be short beside an
-	// election timeout. Default 100 ms.
+	// election timeout. Default 150 ms.
 	Window time.Duration
 	// Hold is how long Send keeps an answer to itself, at least; at most it is a window
 	// more. With the 100 ms between two calls of Send it must be less than the 500 ms
 	// after which a leader that hears nobody steps down. With what it is by default Raft,
-	// which asks again 50 to 100 ms after an answer, gets one in each third window.
-	// Default 180 ms.
+	// which asks again 50 to 100 ms after an answer, gets one in each second window.
+	// Default 130 ms.
 	Hold time.Duration
 	// Timeout bounds a call; what it carried is then sent by the groups themselves. With
 	// a window and the 100 ms between two calls of Send it must be less than these 500 ms
-	// likewise. Default 150 ms.
+	// likewise. Default 140 ms.
 	Timeout time.Duration
 }
 
 const (
-	defaultWindow  = 100 * time.Millisecond
-	defaultHold    = 180 * time.Millisecond
-	defaultTimeout = 150 * time.Millisecond
+	defaultWindow  = 150 * time.Millisecond
+	defaultHold    = 130 * time.Millisecond
+	defaultTimeout = 140 * time.Millisecond
 	// lapse is with how many messages in a row a heartbeat goes that nobody waits for, until
 	// it ends: who leads no more asks no more, and Raft asks again within 100 ms.
 	lapse = 2
@@ -80,6 +80,7 @@ type standing struct {
 	waiter chan reply // of the newest Send, or nil; of capacity 1
 	asked  time.Time  // by the newest Send
 	held   bool       // last answers a call that began after that
+	since  time.Time  // when the hold begins: asked, or a window after a message whose answer was taken
 	lone   int        // messages in a row that it went with while nobody waited
 }
 
@@ -151,7 +152,7 @@ func (c *Coalescer) Line(name string) (*Line, error) {
 	case c.lines[name] != nil:
 		return nil, ErrTaken
 	}
-	l := &Line{coalescer: c, name: name, done: make(chan struct{})}
+	l := &Line{coalescer: c, name: name, done: make(chan struct{}), takers: make(map[string]*taker)}
 	c.lines[name] = l
 	return l, nil
 }
@@ -165,6 +166,35 @@ type Line struct {
 	mu      sync.RWMutex              // protects the fields below; read-locked while handler runs
 	handler func(Beat) (Answer, bool) // nil: nobody answers
 	closed  bool
+
+	takers map[string]*taker // by node; protected by the coalescer's mu
+}
+
+// A taker is told of answers, see Line.Take.
+type taker struct {
+	take func(Beat, Answer) bool
+}
+
+// Take has take told of each answer from a node that says that the replica follows as
+// before, until stop is called or Take again; it may be called once more after that. It
+// must not block, and reports whether it has told Raft, which Send then needs not to do:
+// its Options.Hold begins anew with the next message. With stop Send returns what it holds.
+func (l *Line) Take(node string, take func(Beat, Answer) bool) (stop func()) {
+	t := &taker{take}
+	l.coalescer.mu.Lock()
+	defer l.coalescer.mu.Unlock()
+	l.takers[node] = t
+	return func() {
+		l.coalescer.mu.Lock()
+		defer l.coalescer.mu.Unlock()
+		if l.takers[node] != t {
+			return
+		}
+		delete(l.takers, node)
+		if s := l.coalescer.standing[node][l]; s != nil && s.held {
+			s.end(*s.last, nil)
+		}
+	}
 }
 
 // Handle sets who answers what comes in from now on. It must be quick, and say false
@@ -211,11 +241,12 @@ func (l *Line) Close() {
 // again within a few windows, until there is another one for the node. It returns an
 // answer to a message that was sent after the call: the first one at once if there was
 // none before, or if it is not that the replica follows as before; otherwise the newest
-// one, when Options.Hold is over and the next message is due. So Raft, which asks again
+// one, when Options.Hold is over and the next message is due, unless Take has others told
+// of it. So Raft, which asks again
 // after each answer, is woken less often than followers are told, for all groups at the
 // same time, and no message that hangs keeps it from an answer that is here.
 //
-// It takes a hold and a window at most, if there are answers, or a window and a call, if
+// It takes a hold and a window at most after the last answer that was taken, or a window and a call, if
 // there are none. A line sends a node one heartbeat at a time. The error matches
 // ErrUnanswered or ErrClosed, or is that of the call; the heartbeat may have been
 // received, and does not stand any more. It takes no context because Raft's transport
@@ -302,6 +333,7 @@ func (c *Coalescer) stand(node string, l *Line, b Beat, w chan reply) error {
 		c.standing[node][l] = s
 	}
 	s.waiter, s.asked, s.held, s.lone = w, time.Now(), false, 0
+	s.since = s.asked
 	if !c.repeats {
 		c.repeats = true
 		c.work.Go(c.repeat)
@@ -325,13 +357,15 @@ type batch struct {
 }
 
 // repeat sends what stands once in each window, to all nodes at the same time, until
-// nothing does. A call that hangs keeps no later one waiting.
+// nothing does. A call that hangs keeps no later one waiting. Windows end at the same
+// time on all nodes, as far as their clocks agree: a node that is awake to send hears
+// the others.
 func (c *Coalescer) repeat() {
-	ticker := time.NewTicker(c.window)
-	defer ticker.Stop()
+	timer := time.NewTimer(c.rest(time.Now()))
+	defer timer.Stop()
 	for {
 		select {
-		case <-ticker.C:
+		case <-timer.C:
 		case <-c.ctx.Done():
 		}
 		batches, more := c.due(time.Now())
@@ -341,7 +375,13 @@ func (c *Coalescer) repeat() {
 		if !more {
 			return
 		}
+		timer.Reset(c.rest(time.Now()))
 	}
+}
+
+// rest is what is left of the window at now, more than nothing.
+func (c *Coalescer) rest(now time.Time) time.Duration {
+	return c.window - time.Duration(now.UnixNano()%int64(c.window))
 }
 
 // due is what is to be sent now, and whether anything stands. It gives the answers that
@@ -362,7 +402,7 @@ func (c *Coalescer) due(now time.Time) (batches []batch, more bool) {
 				continue
 			case s.waiter == nil:
 				s.lone++
-			case s.held && now.Sub(s.asked) >= c.hold:
+			case s.held && now.Sub(s.since) >= c.hold:
 				s.end(*s.last, nil)
 			}
 			all = append(all, s)
@@ -383,8 +423,8 @@ func (c *Coalescer) round(b batch) {
 		beats[i] = s.addressed
 	}
 	answers, err := c.send(b.node, beats)
+	var told []telling
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for i, s := range b.beats {
 		before := begun.Before(s.asked) // it says nothing to whoever waits
 		switch {
@@ -393,11 +433,28 @@ func (c *Coalescer) round(b batch) {
 			if s.last, s.held = answers[i], s.held || !before; news && !before {
 				s.end(*s.last, nil)
 			}
+			if t := s.line.takers[b.node]; t != nil && !news && s.waiter != nil && c.standing[b.node][s.line] == s {
+				told = append(told, telling{s, t, *s.last})
+			}
 		case !before:
 			s.end(Answer{}, cmp.Or(err, ErrUnanswered))
 			c.drop(b.node, s)
 		}
 	}
+	c.mu.Unlock()
+	told = slices.DeleteFunc(told, func(t telling) bool { return !t.take(t.Beat, t.answer) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range told {
+		t.since = begun.Add(c.window) // of the next answer that nobody takes, Send tells
+	}
+}
+
+// A telling is an answer for a taker.
+type telling struct {
+	*standing
+	*taker
+	answer Answer
 }
 
 // follows reports whether a replica still does what it did when it answered before.

@@ -4,10 +4,12 @@
 // most of what idle groups cost.
 //
 // A Coalescer lets heartbeats stand, and sends those for a node in one call every
-// 100 ms; the answers come back as its result. A Line is the share that one group has of
-// it. What is not answered this way a group sends itself, so nothing depends on it: a
-// replica answers only what needs no disk, and one that cannot answer keeps nobody
-// waiting.
+// 150 ms; the answers come back as its result. A Line is the share that one group has of
+// it. Raft has a goroutine and a timer for each group and follower: to wake them costs
+// more than the messages, so that Raft is told of few answers only, or by Take, of all
+// groups at once. What is not answered this way a group sends itself, so nothing depends
+// on it: a replica answers only what needs no disk, and one that cannot answer keeps
+// nobody waiting.
 //
 // A message is, with unsigned varints for numbers and lengths,
 //

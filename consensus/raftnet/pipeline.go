@@ -17,6 +17,16 @@ const (
 	unread = 64
 )
 
+// A Pipeline is what Member.AppendEntriesPipeline returns.
+type Pipeline interface {
+	raft.AppendPipeline
+	// Heard tells Raft that the replica there answered a heartbeat with success, as if it had
+	// answered an append without entries, so that Raft knows of it. It reports whether Raft
+	// hears of it: not as long as there are other answers that it has not read, or when the
+	// pipeline has ended. It does not block.
+	Heard(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool
+}
+
 // A pipeline ends with the first answer that is no success: it refuses what comes later,
 // and takes the answers to what was on its way. Raft (1.8.0) reads no more answers after
 // that one, but would send another request, and wait for ever for its turn.
@@ -60,6 +70,21 @@ func (p *pipeline) Consumer() <-chan raft.AppendFuture { return p.answers }
 func (p *pipeline) Close() error {
 	p.closing.Do(func() { close(p.closed) })
 	return nil
+}
+
+// Heard implements Pipeline. What it adds leaves room for the answers to appends.
+func (p *pipeline) Heard(req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
+	if p.failed.Load() || len(p.answers) > 0 {
+		return false
+	}
+	select {
+	case <-p.closed:
+		return false
+	case p.answers <- &appendFuture{start: time.Now(), req: req, resp: resp}:
+		return true
+	default:
+		return false
+	}
 }
 
 // AppendEntries implements raft.AppendPipeline. It waits for its turn, for rpcTimeout at
