@@ -31,10 +31,10 @@ func (c *Compact) apply(m *Machine, res *Result) {
 			return
 		}
 		m.log.PopMin()
-		m.bytes -= changeCost
+		m.bytes -= oldest.historic()
+		m.history -= oldest.historic()
 		if oldest.Prev != nil {
 			m.past.Delete(oldest)
-			m.bytes -= oldest.Prev.cost()
 		}
 	}
 }

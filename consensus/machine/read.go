@@ -14,6 +14,7 @@ type Status struct {
 	Seq       Seq
 	Token     Token  // the last that was given
 	Bytes     uint64 // live data and history
+	History   uint64 // of these, the history
 	Quota     uint64
 	Keys      int
 	Changes   int // in the history
@@ -22,7 +23,7 @@ type Status struct {
 // Status describes the state.
 func (v *View) Status() Status {
 	s := &v.s
-	return Status{s.applied, s.revision, s.compacted, s.seq, s.token, s.bytes, s.quota, s.live.Len(), s.log.Len()}
+	return Status{s.applied, s.revision, s.compacted, s.seq, s.token, s.bytes, s.history, s.quota, s.live.Len(), s.log.Len()}
 }
 
 // readable is the revision to read at when rev is asked for.

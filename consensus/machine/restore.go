@@ -189,6 +189,9 @@ func (rs *restorer) change(r *reader) {
 		rs.nexts = append(rs.nexts, c)
 	}
 	rs.bytes += changeCost
+	if r.err == nil {
+		rs.history += c.historic()
+	}
 }
 
 func (rs *restorer) claim(r *reader) {

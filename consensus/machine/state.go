@@ -27,6 +27,7 @@ type state struct {
 	token     Token // the last that was given
 	quota     uint64
 	bytes     uint64 // derived: what counts against the quota
+	history   uint64 // derived: the part of bytes that compaction can give back
 
 	live     *tree[*Entry]     // by key
 	past     *tree[*Change]    // derived: changes with a Prev, by its key and revision

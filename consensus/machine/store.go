@@ -64,6 +64,7 @@ func (b *batch) commit() []*Change {
 	for _, c := range b.changes {
 		m.log.Set(c)
 		m.bytes += c.cost()
+		m.history += c.historic()
 		if c.Prev != nil && c.Prev.Lease != 0 {
 			m.attached.Delete(attachment{c.Prev.Lease, c.Prev.Key})
 		}
@@ -81,6 +82,14 @@ func (c *Change) cost() uint64 {
 		return changeCost
 	}
 	return changeCost + c.Next.cost()
+}
+
+// historic is what compacting c away gives back.
+func (c *Change) historic() uint64 {
+	if c.Prev == nil {
+		return changeCost
+	}
+	return changeCost + c.Prev.cost()
 }
 
 // at is the version of key at revision rev, or nil. rev must be within the history.

@@ -418,19 +418,19 @@ func TestStoreEqualsModel(t *testing.T) {
 
 // checkBytes recounts what the quota counts.
 func (bk *book) checkBytes(t *rapid.T, m *Machine) {
-	want := uint64(leaseCost * len(bk.leases))
+	want, history := uint64(leaseCost*len(bk.leases)), uint64(0)
 	for _, e := range bk.at(bk.revision) {
 		want += e.cost()
 	}
 	for _, c := range bk.changes {
 		if c.Revision >= bk.compacted {
-			want += changeCost
+			history += changeCost
 			if c.Prev != nil {
-				want += c.Prev.cost()
+				history += c.Prev.cost()
 			}
 		}
 	}
-	if m.bytes != want {
-		t.Fatalf("bytes: got %d, want %d", m.bytes, want)
+	if want += history; m.bytes != want || m.history != history {
+		t.Fatalf("bytes: got %d, of these history %d; want %d and %d", m.bytes, m.history, want, history)
 	}
 }

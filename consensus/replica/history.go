@@ -11,8 +11,12 @@ import (
 const (
 	// historySamples is how exactly the age of history is known: to a part of HistoryAge.
 	historySamples = 60
-	// compactEvery is how often it is looked whether history is to be compacted.
+	// compactEvery is how often it is looked whether history is to be compacted, and compactSoon how soon
+	// again when it was: what is written in between is kept beyond the bounds.
 	compactEvery = 2 * time.Second
+	compactSoon  = compactEvery / 4
+	// historyLeast is how many changes are kept whatever their bytes.
+	historyLeast = 1000
 	// compactStep is how many revisions one command compacts: what it costs delays others.
 	compactStep = 2048
 )
@@ -42,9 +46,9 @@ func (h *history) goal(now time.Time, st machine.Status) machine.Revision {
 		goal = max(goal, h.samples[0].revision)
 		h.samples = h.samples[1:]
 	}
-	if over := st.Changes - h.r.cfg.HistoryChanges; over > 0 {
+	if most := h.most(st); st.Changes > most {
 		// Each revision has a change, or more: this may keep fewer than allowed.
-		if keep := machine.Revision(h.r.cfg.HistoryChanges); st.Revision > keep {
+		if keep := machine.Revision(most); st.Revision > keep {
 			goal = max(goal, st.Revision-keep)
 		}
 	}
@@ -58,32 +62,48 @@ func (h *history) goal(now time.Time, st machine.Status) machine.Revision {
 	return goal
 }
 
+// most is how many changes are kept: as many as their bytes, if they are like those that there
+// are, allow.
+func (h *history) most(st machine.Status) int {
+	if st.History <= h.r.cfg.HistoryBytes {
+		return h.r.cfg.HistoryChanges
+	}
+	fit := float64(st.Changes) * float64(h.r.cfg.HistoryBytes) / float64(st.History)
+	return min(max(int(fit), historyLeast), h.r.cfg.HistoryChanges)
+}
+
 // run compacts as long as ctx lasts.
 func (h *history) run(ctx context.Context) {
-	ticker := time.NewTicker(compactEvery)
-	defer ticker.Stop()
+	timer := time.NewTimer(compactEvery)
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-			h.compact(ctx)
+		case <-timer.C:
+		}
+		if h.compact(ctx) {
+			timer.Reset(compactSoon)
+		} else {
+			timer.Reset(compactEvery)
 		}
 	}
 }
 
-// compact compacts up to the goal, in steps.
-func (h *history) compact(ctx context.Context) {
+// compact compacts up to the goal, in steps, and reports whether there was something to compact.
+func (h *history) compact(ctx context.Context) (did bool) {
 	goal := h.goal(time.Now(), h.r.View().Status())
 	for ctx.Err() == nil {
 		compacted := h.r.View().Status().Compacted
 		if goal <= compacted {
-			return
+			return did
 		}
 		err := h.r.proposeOwn(&machine.Compact{Revision: min(goal, compacted+compactStep)})
 		if err != nil && !errors.Is(err, machine.ErrCompacted) {
 			h.r.log.Debug("history not compacted", "err", err)
-			return
+			return did
 		}
+		did = true
 	}
+	return did
 }

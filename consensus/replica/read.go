@@ -15,6 +15,9 @@ const (
 	readers = 4096
 	// roundsInFlight bounds the rounds whose answer is open.
 	roundsInFlight = 4
+	// roundStagger is how long a round waits for the one before it: the reads that come meanwhile share it.
+	// Where an answer takes longer, it is the distance that does, and the next round begins beside.
+	roundStagger = 10 * time.Millisecond
 )
 
 // Read is a state that holds everything that was committed before the call, anywhere: a
@@ -55,11 +58,24 @@ type read struct {
 type reader struct {
 	r     *Replica
 	queue chan *read
-	slots chan struct{}
+	slots chan struct{} // as many as rounds in flight
+	ended chan struct{} // of capacity 1: a round has ended
 }
 
 func newReader(r *Replica) *reader {
-	return &reader{r: r, queue: make(chan *read, readers), slots: make(chan struct{}, roundsInFlight)}
+	return &reader{
+		r: r, queue: make(chan *read, readers),
+		slots: make(chan struct{}, roundsInFlight), ended: make(chan struct{}, 1),
+	}
+}
+
+// end gives a slot back.
+func (rd *reader) end() {
+	<-rd.slots
+	select {
+	case rd.ended <- struct{}{}:
+	default: // it is known already that one has
+	}
 }
 
 // alone takes a slot if no read waits and no round is in flight.
@@ -77,7 +93,7 @@ func (rd *reader) alone() bool {
 
 // own is a round for one read that is alone, by its caller: waking others would take longer. Its slot was taken.
 func (rd *reader) own(ctx context.Context) (*machine.View, error) {
-	defer func() { <-rd.slots }()
+	defer rd.end()
 	both, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(rd.r.ctx, cancel)()
@@ -102,22 +118,44 @@ func (rd *reader) run() {
 		case first := <-rd.queue:
 			batch = append(batch, first)
 		}
-		select {
-		case <-rd.r.ctx.Done():
+		if !rd.await() {
 			return
-		case rd.slots <- struct{}{}:
 		}
 		for len(batch) < readers && len(rd.queue) > 0 {
 			batch = append(batch, <-rd.queue)
 		}
 		rd.r.work.Go(func() {
 			view, err := rd.round(rd.r.ctx)
-			<-rd.slots
+			rd.end()
 			for _, b := range batch {
 				b.view, b.err = view, err
 				close(b.done)
 			}
 		})
+	}
+}
+
+// await takes a slot when no round is in flight, or the newest of them has been for a while. False: the
+// replica is closed.
+func (rd *reader) await() bool {
+	if len(rd.slots) > 0 {
+		patience := time.NewTimer(roundStagger)
+		defer patience.Stop()
+		for late := false; len(rd.slots) > 0 && !late; {
+			select {
+			case <-rd.r.ctx.Done():
+				return false
+			case <-rd.ended:
+			case <-patience.C:
+				late = true
+			}
+		}
+	}
+	select {
+	case <-rd.r.ctx.Done():
+		return false
+	case rd.slots <- struct{}{}:
+		return true
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,6 +154,44 @@ func TestAwaitClaim(t *testing.T) {
 		mustDo(t, leader, &machine.Revoke{ID: leases[0]})
 		if e := <-ends[2]; e.err != nil || e.holder.Token == 0 {
 			t.Errorf("the last: %+v", e)
+		}
+	})
+}
+
+// A round waits for the one before it, so that reads share it, but not for long: a leader may be far away.
+func TestRoundsBeginBesideSlowOnes(t *testing.T) {
+	run(t, 3, func(t *testing.T, r *rig) {
+		leader := r.leader()
+		m := r.followers(leader)[0]
+		mustDo(t, leader, put("key", []byte("value")))
+		release := make(chan struct{})
+		var asked atomic.Int32
+		r.carry(func(_ *member, kind calls.Kind, at func() ([]byte, error)) ([]byte, error) {
+			if kind == CallReadIndex {
+				asked.Add(1)
+				<-release
+			}
+			return at()
+		})
+		done := make(chan error, 3)
+		for i, want := range []int32{1, 1, 1} {
+			go func() {
+				_, err := m.Read(t.Context())
+				done <- err
+			}()
+			if synctest.Wait(); asked.Load() != want {
+				t.Fatalf("%d rounds with %d reads, want %d", asked.Load(), i+1, want)
+			}
+		}
+		time.Sleep(roundStagger)
+		if synctest.Wait(); asked.Load() != 2 {
+			t.Errorf("%d rounds when the first one is late, want 2", asked.Load())
+		}
+		close(release)
+		for range cap(done) {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -33,10 +33,11 @@ type Config struct {
 	Epoch uint64
 	// Quota bounds data and history, in bytes. 0: as it is, machine.DefaultQuota at first.
 	Quota uint64
-	// HistoryChanges and HistoryAge bound what can be read and watched of the past: changes of
-	// keys, and their age. What is older than one of them is compacted. Default 50,000
-	// and one hour.
+	// HistoryChanges, HistoryBytes and HistoryAge bound what can be read and watched of the past: changes of
+	// keys, their bytes as the quota counts them, and their age. What is older than one of them
+	// is compacted, but the newest 1,000 changes stay whatever their bytes. Default 50,000, 4 MiB and one hour.
 	HistoryChanges int
+	HistoryBytes   uint64
 	HistoryAge     time.Duration
 	// Halted is called once if the replica cannot go on: the log has a command of a later version. It is
 	// called while commands are applied, and must not wait for the replica.
@@ -47,6 +48,7 @@ type Config struct {
 
 const (
 	defaultHistoryChanges = 50_000
+	defaultHistoryBytes   = 4 << 20
 	defaultHistoryAge     = time.Hour
 )
 
@@ -56,6 +58,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.HistoryChanges == 0 {
 		c.HistoryChanges = defaultHistoryChanges
+	}
+	if c.HistoryBytes == 0 {
+		c.HistoryBytes = defaultHistoryBytes
 	}
 	if c.HistoryAge == 0 {
 		c.HistoryAge = defaultHistoryAge
