@@ -1,18 +1,36 @@
 package crdt
 
-import "cmp"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Kind says which typed view a cell belongs to.
 type Kind uint8
 
 // The kinds of cells. A plain value is a register with an empty path.
 const (
-	KindRegister Kind = iota + 1
-	KindSet           // one cell per element and dot
-	KindMap           // one cell per field
-	KindCounter       // one cell per actor, holding its running totals
-	KindFlag          // one cell per enable
+	KindRegister    Kind = iota + 1
+	KindSet              // one cell per element and dot
+	KindMap              // one cell per field
+	KindCounter          // one cell per actor, holding its running totals
+	KindFlag             // enable wins over a concurrent disable
+	KindInverseFlag      // disable wins over a concurrent enable
+	KindLog              // one cell per entry
+	KindBounded          // one cell per actor, holding its rights
 )
+
+// Valid reports whether k is one of these.
+func (k Kind) Valid() bool { return k >= KindRegister && k <= KindBounded }
+
+// String is the name of the type, as users see it.
+func (k Kind) String() string {
+	names := [...]string{"", "register", "set", "map", "counter", "flag", "inverse flag", "log", "bounded counter"}
+	if k.Valid() {
+		return names[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
 
 // Flags of a cell.
 type Flags uint8

@@ -1,9 +1,11 @@
 package crdt
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // Cells holds the live cells of a replica, S. Replica is its only writer.
@@ -12,6 +14,13 @@ type Cells interface {
 	// ByKey is the live cells of key in no particular order. The slice must
 	// not be modified, and must stay as it is when cells are added or removed.
 	ByKey(key string) []*Cell
+	// ByPath is the live cells of key with that path, in no particular order.
+	ByPath(key, path string) []*Cell
+	// Under is the live cells of key whose path begins with path, ascending by path and dot. Nothing may be
+	// changed meanwhile.
+	Under(key, path string) iter.Seq[*Cell]
+	// Top is the live cell of key that is highest by Compare, or nil.
+	Top(key string) *Cell
 	// ByDot is the live cell with that dot, or nil.
 	ByDot(d Dot) *Cell
 	// Add makes c live. The replica calls it only for a dot that is not live.
@@ -38,6 +47,43 @@ func NewMapCells() *MapCells {
 
 // ByKey implements Cells.
 func (m *MapCells) ByKey(key string) []*Cell { return slices.Clip(m.keys[key]) }
+
+// ByPath implements Cells.
+func (m *MapCells) ByPath(key, path string) []*Cell {
+	var cells []*Cell
+	for _, c := range m.keys[key] {
+		if c.Path == path {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// Under implements Cells.
+func (m *MapCells) Under(key, path string) iter.Seq[*Cell] {
+	var cells []*Cell
+	for _, c := range m.keys[key] {
+		if strings.HasPrefix(c.Path, path) {
+			cells = append(cells, c)
+		}
+	}
+	slices.SortFunc(cells, ComparePaths)
+	return slices.Values(cells)
+}
+
+// ComparePaths orders the cells of a key as Cells.Under does.
+func ComparePaths(a, b *Cell) int {
+	return cmp.Or(strings.Compare(a.Path, b.Path), a.Dot.Compare(b.Dot))
+}
+
+// Top implements Cells.
+func (m *MapCells) Top(key string) *Cell {
+	cells := m.keys[key]
+	if len(cells) == 0 {
+		return nil
+	}
+	return slices.MaxFunc(cells, (*Cell).Compare)
+}
 
 // ByDot implements Cells.
 func (m *MapCells) ByDot(d Dot) *Cell { return m.dots[d] }

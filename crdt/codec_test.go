@@ -329,7 +329,7 @@ func TestDecoderRefuses(t *testing.T) {
 		{"path too long", encCell(func(c *Cell) { c.Path = string(make([]byte, MaxKeyBytes+1)) }), cell},
 		{"value too long", encCell(func(c *Cell) { c.Value = make([]byte, MaxValueBytes+1) }), cell},
 		{"kind 0", encCell(func(c *Cell) { c.Kind = 0 }), cell},
-		{"kind 6", encCell(func(c *Cell) { c.Kind = KindFlag + 1 }), cell},
+		{"kind 9", encCell(func(c *Cell) { c.Kind = KindBounded + 1 }), cell},
 		{"expires negative", encCell(func(c *Cell) { c.Expires = -1 }), cell},
 	}
 	for _, tt := range tests {

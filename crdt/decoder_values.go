@@ -273,7 +273,7 @@ func (d *Decoder) body(c *Cell) error {
 	if err != nil {
 		return err
 	}
-	if kind < uint64(KindRegister) || kind > uint64(KindFlag) {
+	if kind > math.MaxUint8 || !Kind(kind).Valid() {
 		return malformed("kind %d", kind)
 	}
 	flags, err := d.Uint()

@@ -3,6 +3,7 @@ package keyspace
 import (
 	"iter"
 	"slices"
+	"strings"
 	"sync/atomic"
 
 	"github.com/puzpuzpuz/xsync/v4"
@@ -102,6 +103,21 @@ func (x *index) all(key string) []*crdt.Cell {
 
 // ByKey implements crdt.Cells.
 func (x *index) ByKey(key string) []*crdt.Cell { return x.all(key) }
+
+// ByPath implements crdt.Cells.
+func (x *index) ByPath(key, path string) []*crdt.Cell {
+	return slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return c.Path != path })
+}
+
+// Under implements crdt.Cells.
+func (x *index) Under(key, path string) iter.Seq[*crdt.Cell] {
+	cells := slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return !strings.HasPrefix(c.Path, path) })
+	slices.SortFunc(cells, crdt.ComparePaths)
+	return slices.Values(cells)
+}
+
+// Top implements crdt.Cells.
+func (x *index) Top(key string) *crdt.Cell { return x.top(key) }
 
 // ByDot implements crdt.Cells.
 func (x *index) ByDot(d crdt.Dot) *crdt.Cell { return x.cells.get(x.dots.get(d)) }

@@ -173,7 +173,7 @@ func checkCell(c *crdt.Cell) error {
 		return fmt.Errorf("cell %v: path of %d bytes", c.Dot, len(c.Path))
 	case len(c.Value) > crdt.MaxValueBytes:
 		return fmt.Errorf("cell %v: value of %d bytes", c.Dot, len(c.Value))
-	case c.Kind < crdt.KindRegister || c.Kind > crdt.KindFlag:
+	case !c.Kind.Valid():
 		return fmt.Errorf("cell %v: kind %d", c.Dot, c.Kind)
 	case c.Expires < 0:
 		return fmt.Errorf("cell %v: expires before 1970", c.Dot)
