@@ -16,9 +16,9 @@ type Cells interface {
 	ByKey(key string) []*Cell
 	// ByPath is the live cells of key with that path, in no particular order.
 	ByPath(key, path string) []*Cell
-	// Under is the live cells of key whose path begins with path, ascending by path and dot. Nothing may be
+	// Ascend is the live cells of key whose path is from or above, ascending by ComparePaths. Nothing may be
 	// changed meanwhile.
-	Under(key, path string) iter.Seq[*Cell]
+	Ascend(key, from string) iter.Seq[*Cell]
 	// Top is the live cell of key that is highest by Compare, or nil.
 	Top(key string) *Cell
 	// ByDot is the live cell with that dot, or nil.
@@ -59,11 +59,11 @@ func (m *MapCells) ByPath(key, path string) []*Cell {
 	return cells
 }
 
-// Under implements Cells.
-func (m *MapCells) Under(key, path string) iter.Seq[*Cell] {
+// Ascend implements Cells.
+func (m *MapCells) Ascend(key, from string) iter.Seq[*Cell] {
 	var cells []*Cell
 	for _, c := range m.keys[key] {
-		if strings.HasPrefix(c.Path, path) {
+		if c.Path >= from {
 			cells = append(cells, c)
 		}
 	}
@@ -71,7 +71,7 @@ func (m *MapCells) Under(key, path string) iter.Seq[*Cell] {
 	return slices.Values(cells)
 }
 
-// ComparePaths orders the cells of a key as Cells.Under does.
+// ComparePaths orders the cells of a key as Cells.Ascend does.
 func ComparePaths(a, b *Cell) int {
 	return cmp.Or(strings.Compare(a.Path, b.Path), a.Dot.Compare(b.Dot))
 }

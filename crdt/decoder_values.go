@@ -250,6 +250,76 @@ func (d *Decoder) Op() (*Op, error) {
 	return o, nil
 }
 
+// Batch takes an op of more than one cell.
+func (d *Decoder) Batch() (*Op, error) {
+	skip, err := d.fields(5)
+	if err != nil {
+		return nil, err
+	}
+	o := &Op{}
+	if o.Dot, err = d.Dot(); err != nil {
+		return nil, err
+	}
+	if o.HLC, err = d.hlc(); err != nil {
+		return nil, err
+	}
+	if o.Covers, err = d.fewDots(MaxCovers); err != nil {
+		return nil, err
+	}
+	if o.Removes, err = d.fewDots(MaxRemoves); err != nil {
+		return nil, err
+	}
+	n, err := d.ArrayLen(MaxBatchCells)
+	if err != nil {
+		return nil, err
+	}
+	if n < 2 {
+		return nil, malformed("batch of %d cells", n)
+	}
+	var last, bytes uint64
+	for i := range n {
+		c, err := d.batched(o)
+		if err != nil {
+			return nil, err
+		}
+		bytes += uint64(len(c.Key) + len(c.Path) + len(c.Value))
+		switch own := i == n-1; {
+		case c.Dot.Seq <= last, own != (c.Dot == o.Dot), !own && !o.Covers.Contains(c.Dot), o.Removes.Contains(c.Dot):
+			return nil, malformed("cell %v in batch %v", c.Dot, o.Dot)
+		case bytes > MaxBatchBytes:
+			return nil, malformed("batch of more than %d bytes", MaxBatchBytes)
+		case own:
+			o.Cell = c
+		default:
+			o.More = append(o.More, c)
+		}
+		last = c.Dot.Seq
+	}
+	return o, d.Skip(skip)
+}
+
+// batched takes one cell of the batch o.
+func (d *Decoder) batched(o *Op) (*Cell, error) {
+	more, err := d.fields(3)
+	if err != nil {
+		return nil, err
+	}
+	c := Cell{Dot: Dot{Inc: o.Dot.Inc}, HLC: o.HLC}
+	if c.Dot.Seq, err = d.Uint(); err != nil {
+		return nil, err
+	}
+	if c.Key, err = d.view(MaxKeyBytes); err != nil {
+		return nil, err
+	}
+	if c.Key == "" {
+		return nil, malformed("cell without a key")
+	}
+	if err := d.body(&c); err != nil {
+		return nil, err
+	}
+	return c.pack(), d.Skip(more)
+}
+
 // fewDots takes a set of at most limit dots.
 func (d *Decoder) fewDots(limit int) (Dots, error) {
 	s, err := d.Dots(limit)

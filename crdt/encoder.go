@@ -148,6 +148,7 @@ func (e *Encoder) Cell(c *Cell) {
 
 // Op encodes [dot, hlc, key, covers, removes, body or nil]. The cell's dot, key
 // and HLC are those of the op.
+// It is not for batches.
 func (e *Encoder) Op(o *Op) {
 	e.ArrayLen(6)
 	e.Dot(o.Dot)
@@ -160,6 +161,28 @@ func (e *Encoder) Op(o *Op) {
 		return
 	}
 	e.body(o.Cell)
+}
+
+// Batch encodes an op with More as [dot, HLC, covers, removes, cells], each cell as [seq, key, body], the one of
+// the op's own dot last.
+func (e *Encoder) Batch(o *Op) {
+	e.ArrayLen(5)
+	e.Dot(o.Dot)
+	e.Uint(uint64(o.HLC))
+	e.Dots(o.Covers)
+	e.Dots(o.Removes)
+	e.ArrayLen(len(o.More) + 1)
+	for _, c := range o.More {
+		e.batched(c)
+	}
+	e.batched(o.Cell)
+}
+
+func (e *Encoder) batched(c *Cell) {
+	e.ArrayLen(3)
+	e.Uint(c.Dot.Seq)
+	e.Str(c.Key)
+	e.body(c)
 }
 
 // body encodes [path, kind, flags, expires, value], what a cell has besides its

@@ -230,11 +230,13 @@ func dotsOf(cells []*Cell, match func(*Cell) bool) []Dot {
 // With own dot d: if covers ⊆ C, ignore. Else C ∪= covers; every removed dot
 // leaves S and, if it is not in C, is pending; the other covered dots leave S
 // and D; and if d was pending it is born dead, else if d was new its cell lives.
+// Each cell of a batch fares like that of d.
 func (r *Replica) Apply(op *Op) (fresh bool) {
 	dotIsNew := !r.clock.Contains(op.Dot)
 	if !dotIsNew && r.clock.ContainsAll(op.Covers) {
 		return false
 	}
+	more := r.unknown(op.More)
 	r.know(Span{op.Dot.Inc, op.Dot.Seq, op.Dot.Seq})
 	if len(op.Covers) > 0 {
 		r.changes.Clock = append(r.changes.Clock, r.clock.AddAll(op.Covers)...)
@@ -246,14 +248,29 @@ func (r *Replica) Apply(op *Op) (fresh bool) {
 	if born && r.cells.ByDot(op.Dot) == nil { // else it was provisional here, and is known now
 		r.adopt(op.Cell, op.Removes)
 	}
+	for _, c := range more {
+		if !r.IsPending(c.Dot) && r.cells.ByDot(c.Dot) == nil {
+			r.adopt(c, nil)
+		}
+	}
 	for d := range op.Removes.All() {
 		r.drop(d)
 		if !r.clock.Contains(d) {
 			r.await(d)
 		}
 	}
+	rest := op.More
 	for d := range op.Covers.All() {
-		if d != op.Dot {
+		for len(rest) > 0 && rest[0].Dot.Compare(d) < 0 {
+			rest = rest[1:]
+		}
+		switch {
+		case d == op.Dot:
+		case len(rest) > 0 && rest[0].Dot == d: // a cell of the batch: alive, unless it was removed
+			if r.forget(d) {
+				r.drop(d)
+			}
+		default:
 			r.drop(d)
 			r.forget(d)
 		}
@@ -262,6 +279,16 @@ func (r *Replica) Apply(op *Op) (fresh bool) {
 		r.drop(op.Dot)
 	}
 	return true
+}
+
+// unknown is those of cells whose dots are not in C.
+func (r *Replica) unknown(cells []*Cell) (out []*Cell) {
+	for _, c := range cells {
+		if !r.clock.Contains(c.Dot) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // Provide takes a cell that a peer offered in a session: it lives here as a

@@ -24,6 +24,7 @@ import (
 //	prune    [9, incs]                     the sender has their ops from elsewhere
 //	choke    [10, on]                      the sender takes no ops for now
 //	behind   [11]                          the receiver relies on the sender no more
+//	batch    [15, op]                      an op of several cells
 //	beacon   [12, inc, hlc, seq, revision] what time it is at an origin that writes; of that of
 //	                               a mirror, how far it is, which may be left out
 //
@@ -42,6 +43,7 @@ const (
 	kindChoke
 	kindBehind
 	kindBeacon
+	kindBatch = 15
 )
 
 // Bounds of messages.
@@ -76,6 +78,11 @@ func appendHello(e *crdt.Encoder, mine, theirs uint64, inc crdt.Inc) {
 
 func appendOp(e *crdt.Encoder, op *crdt.Op) {
 	e.ArrayLen(2)
+	if len(op.More) > 0 {
+		e.Uint(kindBatch)
+		e.Batch(op)
+		return
+	}
 	e.Uint(kindOp)
 	e.Op(op)
 }
@@ -250,7 +257,7 @@ func known(kind uint64) int {
 	switch kind {
 	case kindBehind:
 		return 0
-	case kindOp, kindIHave, kindGraft, kindPrune, kindChoke:
+	case kindOp, kindBatch, kindIHave, kindGraft, kindPrune, kindChoke:
 		return 1
 	case kindHello, kindBusy, kindAbort, kindBeacon:
 		return 2

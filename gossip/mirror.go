@@ -75,7 +75,7 @@ type mirror struct {
 // of reports whether all of it is the origin's.
 func (m *mirror) of(op *crdt.Op) bool {
 	foreign := func(sp crdt.Span) bool { return sp.Inc != m.origin }
-	return op.Dot.Inc == m.origin && !slices.ContainsFunc(op.Covers, foreign) && !slices.ContainsFunc(op.Removes, foreign)
+	return op.Dot.Inc == m.origin && len(op.More) == 0 && !slices.ContainsFunc(op.Covers, foreign) && !slices.ContainsFunc(op.Removes, foreign)
 }
 
 // Feed takes ops of the origin, which are pushed as those that are minted here. Those

@@ -47,6 +47,12 @@ func opBytes(op *crdt.Op) int {
 	if op.Cell != nil {
 		n += len(op.Cell.Path) + len(op.Cell.Value)
 	}
+	if len(op.More) > 0 {
+		n += len(op.Cell.Key) // of a batch no key is the op's
+	}
+	for _, c := range op.More {
+		n += 16 + len(c.Key) + len(c.Path) + len(c.Value)
+	}
 	return n
 }
 

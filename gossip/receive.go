@@ -50,6 +50,12 @@ func (r *Replicator) take(l *link, kind uint64, more *int) error {
 			r.op(l, op)
 		}
 		return err
+	case kindBatch:
+		op, err := d.Batch()
+		if err == nil {
+			r.op(l, op)
+		}
+		return err
 	case kindIHave:
 		dots, err := d.Dots(maxDotSpans)
 		large := false

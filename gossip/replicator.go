@@ -158,6 +158,28 @@ func (r *Replicator) Put(now time.Time, w crdt.Write) (crdt.Dot, error) {
 	return ops[len(ops)-1].Dot, nil
 }
 
+// Update makes the changes of a batch and queues its op on every link: edit makes them on a draft, and nothing happened
+// if it fails. It returns the dot of the op, if there were changes. Errors are those of edit, and ErrRenew.
+func (r *Replicator) Update(now time.Time, at crdt.HLC, sees func(*crdt.Cell) bool, edit func(*crdt.Draft) error) (dot crdt.Dot, changed bool, err error) {
+	if r.lost {
+		return crdt.Dot{}, false, ErrRenew
+	}
+	d := r.replica.Draft(at, sees)
+	if err := edit(d); err != nil {
+		return crdt.Dot{}, false, err
+	}
+	r.begin(now)
+	before := r.data.Root()
+	ops := r.replica.Commit(d)
+	r.settle()
+	r.noteOps(before, ops...)
+	r.issue(ops)
+	if len(ops) == 0 {
+		return crdt.Dot{}, false, nil
+	}
+	return ops[0].Dot, true, nil
+}
+
 // Delete removes every cell of key that is held here. It returns the dot of the
 // last op, and whether there was a cell. The error is ErrRenew or nil.
 func (r *Replicator) Delete(now time.Time, key string, at crdt.HLC) (d crdt.Dot, deleted bool, err error) {

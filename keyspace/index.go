@@ -3,7 +3,6 @@ package keyspace
 import (
 	"iter"
 	"slices"
-	"strings"
 	"sync/atomic"
 
 	"github.com/puzpuzpuz/xsync/v4"
@@ -109,9 +108,9 @@ func (x *index) ByPath(key, path string) []*crdt.Cell {
 	return slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return c.Path != path })
 }
 
-// Under implements crdt.Cells.
-func (x *index) Under(key, path string) iter.Seq[*crdt.Cell] {
-	cells := slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return !strings.HasPrefix(c.Path, path) })
+// Ascend implements crdt.Cells.
+func (x *index) Ascend(key, from string) iter.Seq[*crdt.Cell] {
+	cells := slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return c.Path < from })
 	slices.SortFunc(cells, crdt.ComparePaths)
 	return slices.Values(cells)
 }

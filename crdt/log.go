@@ -1,0 +1,90 @@
+package crdt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+)
+
+// The paths of a log's cells.
+const (
+	entryPath = "e" // and 24 bytes that order the entries: HLC, incarnation, seq
+	capPath   = "c" // how many entries are kept
+)
+
+// Bounds of a log.
+const (
+	DefaultLogCap = 1000
+	MaxLogCap     = 4096
+)
+
+// LogAppend adds an entry to a log, and removes the oldest that are seen beyond its cap. Entries are ordered by their HLC:
+// one that was appended where another was seen comes after it.
+func (d *Draft) LogAppend(key string, value []byte) error {
+	if err := d.want(key, KindLog); err != nil {
+		return err
+	}
+	if err := d.trim(key, 1); err != nil {
+		return err
+	}
+	dot := d.next()
+	path := binary.BigEndian.AppendUint64([]byte(entryPath), uint64(d.at))
+	path = binary.BigEndian.AppendUint64(path, uint64(dot.Inc))
+	path = binary.BigEndian.AppendUint64(path, dot.Seq)
+	return d.add(Cell{Key: key, Path: string(path), Kind: KindLog, Value: value})
+}
+
+// LogCap bounds how many entries a log keeps, 1 to MaxLogCap; DefaultLogCap until it is said.
+func (d *Draft) LogCap(key string, n int) error {
+	if err := d.want(key, KindLog); err != nil {
+		return err
+	}
+	if n < 1 || n > MaxLogCap {
+		return fmt.Errorf("%w: a log keeps 1 to %d entries, not %d", ErrRange, MaxLogCap, n)
+	}
+	if err := d.replace(key, capPath, KindLog, binary.AppendUvarint(nil, uint64(n)), Lifetime{}); err != nil {
+		return err
+	}
+	return d.trim(key, 0)
+}
+
+// trim removes the oldest entries, so that there is room for more new ones.
+func (d *Draft) trim(key string, more int) error {
+	keep := logCap(d.place(key, capPath, KindLog)) - more
+	var entries []*Cell
+	for c := range d.under(key, entryPath, KindLog) {
+		entries = append(entries, c) // held ones first, which are older than those of this draft
+	}
+	for _, c := range entries[:max(len(entries)-keep, 0)] {
+		if err := d.remove(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logCap is what the newest of the cells at capPath says.
+func logCap(cells []*Cell) int {
+	newest := newestOf(cells)
+	if newest == nil {
+		return DefaultLogCap
+	}
+	v := varints{newest.Value}
+	return int(min(max(v.next(), 1), MaxLogCap))
+}
+
+// LogEntries is the entries that a log with these cells shows, the oldest first: concurrent appends may
+// leave more than its cap, of which the newest are shown. cells come ascending by ComparePaths.
+func LogEntries(cells iter.Seq[*Cell]) []*Cell {
+	var entries, caps []*Cell
+	for c := range cells {
+		switch {
+		case c.Kind != KindLog:
+		case c.Path == capPath:
+			caps = append(caps, c)
+		default:
+			entries = append(entries, c)
+		}
+	}
+	return entries[max(len(entries)-logCap(caps), 0):]
+}
