@@ -21,6 +21,7 @@ func timeOf(nanos int64) time.Time {
 func entryOf(e *wire.Entry) Entry {
 	out := Entry{
 		Key:       e.Key,
+		Type:      Type(e.Type),
 		Value:     e.Value,
 		Version:   versionOf(e.Version),
 		Origin:    e.Origin,
@@ -84,6 +85,7 @@ var errorOf = map[string]error{
 	"bad_request":     ErrBadRequest,
 	"too_large":       ErrTooLarge,
 	"conflict":        ErrConflict,
+	"rights":          ErrRights,
 	"needs_strong":    ErrNeedsStrong,
 	"needs_eventual":  ErrNeedsEventual,
 	"wrong_type":      ErrWrongType,

@@ -63,6 +63,7 @@ type Cursor string
 // An Entry is one key as the serving node shows it.
 type Entry struct {
 	Key       string
+	Type      Type   // with another than a register, Value is nil: see View and Elements
 	Value     []byte // shared: not to be modified
 	Version   Version
 	Origin    string    // name of the node that wrote it, or its incarnation in hex if the name is not known here

@@ -24,6 +24,7 @@ func keyOf(key string) keyJSON {
 
 type entryJSON struct {
 	keyJSON
+	Type      Type          `json:"type,omitempty"`
 	Value     *[]byte       `json:"value,omitempty"`
 	Version   string        `json:"version,omitempty"`
 	Origin    string        `json:"origin,omitempty"`
@@ -46,6 +47,7 @@ func (e Entry) MarshalJSON() ([]byte, error) { return marshalPlain(e.json()) }
 func (e Entry) json() entryJSON {
 	out := entryJSON{
 		keyJSON:   keyOf(e.Key),
+		Type:      e.Type,
 		Version:   e.Version.String(),
 		Origin:    e.Origin,
 		Modified:  timeJSON(e.Modified),

@@ -32,6 +32,23 @@ type Keyspace interface {
 	// after the first error.
 	List(ctx context.Context, prefix string, o *ListOptions) iter.Seq2[Entry, error]
 
+	// Update carries out all changes or none, on the data types of an eventual keyspace.
+	// They are one op: visible together at the serving node, and wherever they arrive by
+	// broadcast; where a node reconciles after a gap, they may come in parts. ErrWrongType
+	// if a key has another type, ErrRights, ErrUpdateSize. The Version is that of the op.
+	// Paths and values may be modified after Update returns.
+	Update(ctx context.Context, changes []Change, o *UpdateOptions) (Version, error)
+
+	// View returns all of key but its elements, whatever its type, or ErrNotFound. Of o,
+	// After is used. A set, map or log without elements is no key.
+	View(ctx context.Context, key string, o *GetOptions) (View, error)
+
+	// Elements yields the elements of a set in byte order, the fields of a map in that of
+	// their paths, or the entries of a log, oldest first. It takes them page by page:
+	// what changes meanwhile may or may not be seen. It ends after the first error:
+	// ErrNotFound, or ErrWrongType if the key has no elements.
+	Elements(ctx context.Context, key string, o *ElementsOptions) iter.Seq2[Element, error]
+
 	// Watch yields the state under prefix and then its changes. The caller
 	// must Close the watch.
 	Watch(ctx context.Context, prefix string, o *WatchOptions) (Watch, error)

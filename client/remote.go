@@ -22,7 +22,7 @@ func (c *Client) do(ctx context.Context, r *wire.Request) (wire.Reply, error) {
 	}
 	write := false
 	switch r.Type {
-	case wire.Put, wire.Delete, wire.Leave, wire.ForceLeave:
+	case wire.Put, wire.Delete, wire.Update, wire.Leave, wire.ForceLeave:
 		write = true
 	}
 	return c.carryOut(ctx, r, write)
@@ -212,10 +212,7 @@ func (k *remoteKeyspace) Get(ctx context.Context, key string, o *GetOptions) (En
 	}
 	reply, err := k.c.do(ctx, &r)
 	if err != nil {
-		if r.After != "" && (errors.Is(err, ErrTimeout) || errors.Is(err, context.Canceled)) {
-			err = fmt.Errorf("%w: %w", ErrNotCaughtUp, err)
-		}
-		return Entry{}, err
+		return Entry{}, notCaughtUp(r.After, err)
 	}
 	return entryOf(&reply.Entry), nil
 }

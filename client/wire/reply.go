@@ -6,12 +6,12 @@ type ReplyType uint8
 // The types of replies.
 const (
 	Error    ReplyType = iota + 1 // Code and Message
-	Written                       // of Put and Delete
+	Written                       // of Put, Delete and Update
 	Found                         // of Get: Entry
 	Page                          // of List: Entries, and whether there are More
 	Opened                        // of Watch: events follow
 	Happened                      // of Watch: Events
-	Document                      // of Info, Digest, Keyspaces, Members, Status and Admin: the value of package client, by vmihailenco/msgpack; of StrongCall: a client.StrongReply
+	Document                      // of Info, Digest, Keyspaces, Members, Status and Admin: the value of package client, by vmihailenco/msgpack; of StrongCall: a client.StrongReply; of View and Elements: an array of this package
 	Done                          // of Leave, ForceLeave, Ping and those Admin that answer nothing
 	Draining                      // with id 0: the node is stopping, no more requests are served
 )
@@ -26,6 +26,7 @@ type Entry struct {
 	Expires   int64
 	Ephemeral bool
 	Siblings  []Sibling
+	Type      string // a client.Type; empty: a register
 }
 
 // A Sibling is a concurrent value of a key.
@@ -130,7 +131,11 @@ func appendValue(b, v []byte) []byte {
 const entryFields = 9
 
 func appendEntry(b []byte, e *Entry) []byte {
-	b = AppendArray(b, entryFields)
+	if e.Type == "" {
+		b = AppendArray(b, entryFields)
+	} else {
+		b = AppendArray(b, entryFields+1)
+	}
 	b = AppendBin(b, e.Key)
 	b = appendValue(b, e.Value)
 	b = appendVersion(b, e.Version)
@@ -146,6 +151,9 @@ func appendEntry(b []byte, e *Entry) []byte {
 		b = appendVersion(b, s.Version)
 		b = AppendBin(b, s.Origin)
 		b = AppendInt(b, s.Modified)
+	}
+	if e.Type != "" {
+		b = AppendBin(b, e.Type)
 	}
 	return b
 }
@@ -233,6 +241,10 @@ func (d *Decoder) entry(e *Entry) {
 		s.Modified = d.Int()
 		d.Skip(more, 1)
 		e.Siblings = append(e.Siblings, s)
+	}
+	if extra > 0 { // of another type than a register
+		e.Type = d.Str()
+		extra--
 	}
 	d.Skip(extra, 0)
 }

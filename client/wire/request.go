@@ -30,6 +30,13 @@ const (
 	Admin      // Value: an AdminCall
 )
 
+// The types of requests about data types, which number themselves.
+const (
+	Update   RequestType = 20 // Value: an UpdateCall
+	View     RequestType = 21 // Value: a ViewCall
+	Elements RequestType = 22 // Value: an ElementsCall
+)
+
 // Flags modify a request.
 type Flags uint16
 
@@ -63,7 +70,7 @@ type Request struct {
 	Timeout   time.Duration // from its arrival; 0: none. In whole microseconds.
 	Keyspace  string
 	Key       string // the prefix of List and Watch, the member of ForceLeave
-	Value     []byte // of Put, StrongCall and Admin; when decoded, part of the payload
+	Value     []byte // of Put, StrongCall, Admin and those about data types; when decoded, part of the payload
 	TTL       time.Duration
 	Flags     Flags
 	IfVersion Version
@@ -84,7 +91,7 @@ func AppendRequest(b []byte, r *Request) []byte {
 		fields = 8
 	case List:
 		fields = 9
-	case StrongCall:
+	case StrongCall, Update, View, Elements:
 		fields = 5
 	case Credit, Info, Digest, ForceLeave, Admin:
 		fields = 4
@@ -103,7 +110,7 @@ func AppendRequest(b []byte, r *Request) []byte {
 	case Admin:
 		b = AppendBin(b, r.Value)
 		return sealFrame(b, at)
-	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall:
+	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall, Update, View, Elements:
 		b = AppendBin(b, r.Keyspace)
 	}
 	switch r.Type {
@@ -131,7 +138,7 @@ func AppendRequest(b []byte, r *Request) []byte {
 	case Watch:
 		b = AppendBin(b, r.After)
 		b = AppendUint(b, r.Limit)
-	case StrongCall:
+	case StrongCall, Update, View, Elements:
 		b = AppendBin(b, r.Value)
 	}
 	return sealFrame(b, at)
@@ -178,7 +185,7 @@ func DecodeRequest(payload []byte, r *Request) error {
 	case Admin:
 		need(1)
 		r.Value = d.Bin()
-	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall:
+	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall, Update, View, Elements:
 		need(1)
 		r.Keyspace = d.Str()
 	}
@@ -210,7 +217,7 @@ func DecodeRequest(payload []byte, r *Request) error {
 		need(2)
 		r.After = d.Str()
 		r.Limit = d.Uint()
-	case StrongCall:
+	case StrongCall, Update, View, Elements:
 		need(1)
 		r.Value = d.Bin()
 	}
@@ -228,8 +235,9 @@ func requestType(d *Decoder) RequestType {
 // String is for logs and metrics.
 func (t RequestType) String() string {
 	names := [...]string{"", "put", "get", "delete", "list", "watch", "credit", "cancel", "info", "digest",
-		"keyspaces", "members", "status", "leave", "ping", "force-leave", "strong call", "admin"}
-	if t > 0 && int(t) < len(names) {
+		"keyspaces", "members", "status", "leave", "ping", "force-leave", "strong call", "admin",
+		Update: "update", View: "view", Elements: "elements"}
+	if int(t) < len(names) && names[t] != "" {
 		return names[t]
 	}
 	return fmt.Sprintf("type %d", uint8(t))

@@ -20,13 +20,14 @@ func wireVersion(v client.Version) wire.Version { return wire.Version{Inc: v.Inc
 func wireEntry(e *client.Entry, keysOnly bool) wire.Entry {
 	out := wire.Entry{
 		Key:       e.Key,
+		Type:      string(e.Type),
 		Version:   wireVersion(e.Version),
 		Origin:    e.Origin,
 		Modified:  nanos(e.Modified),
 		Expires:   nanos(e.Expires),
 		Ephemeral: e.Ephemeral,
 	}
-	if !keysOnly {
+	if !keysOnly && e.Type == client.TypeRegister {
 		out.Value = present(e.Value)
 	}
 	for _, s := range e.Siblings {

@@ -25,6 +25,7 @@ var failures = [...]struct {
 	{client.ErrNotFound, "not_found", http.StatusNotFound},
 	{client.ErrTooLarge, "too_large", http.StatusRequestEntityTooLarge},
 	{client.ErrBadRequest, "bad_request", http.StatusBadRequest},
+	{client.ErrRights, "rights", http.StatusConflict},
 	{client.ErrConflict, "conflict", http.StatusConflict},
 	{client.ErrSessionLost, "session_lost", http.StatusConflict},
 	{client.ErrNotHeld, "not_held", http.StatusConflict},

@@ -171,7 +171,7 @@ func (s *Server) listKeys(ctx context.Context, w http.ResponseWriter, _ *http.Re
 		}
 		out.begin()
 		for i := range entries {
-			if o.KeysOnly {
+			if o.KeysOnly || entries[i].Type != client.TypeRegister {
 				entries[i].Value = nil
 			} else {
 				entries[i].Value = present(entries[i].Value)
