@@ -49,7 +49,7 @@ func (s *Set) Has(ctx context.Context, element string) (bool, error) {
 	if err := checkElement([]string{element}); err != nil {
 		return false, err
 	}
-	for _, err := range elementsAs(ctx, s.ks, s.key, TypeSet, &ElementsOptions{Under: []string{element}, Limit: 1}) {
+	for _, err := range elementsAs(ctx, s.ks, s.key, TypeSet, ElementsOptions{Under: []string{element}, Limit: 1}) {
 		return err == nil, err
 	}
 	return false, nil
@@ -58,7 +58,7 @@ func (s *Set) Has(ctx context.Context, element string) (bool, error) {
 // Elements yields the elements in byte order; none if there is no such key.
 func (s *Set) Elements(ctx context.Context) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for e, err := range elementsAs(ctx, s.ks, s.key, TypeSet, nil) {
+		for e, err := range elementsAs(ctx, s.ks, s.key, TypeSet, ElementsOptions{}) {
 			if err != nil {
 				yield("", err)
 				return
@@ -78,22 +78,11 @@ func (s *Set) Len(ctx context.Context) (int, error) {
 
 // elementsAs yields the elements of a key that is to be of type want. An absent key is an
 // empty one.
-func elementsAs(ctx context.Context, ks Keyspace, key string, want Type, o *ElementsOptions) iter.Seq2[Element, error] {
+func elementsAs(ctx context.Context, ks Keyspace, key string, want Type, o ElementsOptions) iter.Seq2[Element, error] {
+	o.Type = want
 	return func(yield func(Element, error) bool) {
-		if v, err := viewAs(ctx, ks, key, want); err != nil || v.Version.IsZero() {
-			if err != nil {
-				yield(Element{}, err)
-			}
-			return
-		}
-		for e, err := range ks.Elements(ctx, key, o) {
-			switch {
-			case errors.Is(err, ErrNotFound): // it went meanwhile
-				return
-			case err == nil && (len(e.Path) == 0) != (want == TypeLog):
-				err = fmt.Errorf("%w: not %v any more", ErrWrongType, want)
-			}
-			if !yield(e, err) || err != nil {
+		for e, err := range ks.Elements(ctx, key, &o) {
+			if errors.Is(err, ErrNotFound) || !yield(e, err) {
 				return
 			}
 		}
@@ -152,7 +141,7 @@ func (m *Map) Get(ctx context.Context, field string) ([]byte, error) {
 	if err := CheckFields(path); err != nil {
 		return nil, err
 	}
-	for e, err := range elementsAs(ctx, m.ks, m.key, TypeMap, &ElementsOptions{Under: path, Limit: 1}) {
+	for e, err := range elementsAs(ctx, m.ks, m.key, TypeMap, ElementsOptions{Under: path, Limit: 1}) {
 		if err == nil && len(e.Path) > len(path) {
 			err = fmt.Errorf("%w: the field is a map: read it with Sub", ErrWrongType)
 		}
@@ -169,7 +158,7 @@ func (m *Map) Fields(ctx context.Context) iter.Seq2[Element, error] {
 		o.Under = m.path
 	}
 	return func(yield func(Element, error) bool) {
-		for e, err := range elementsAs(ctx, m.ks, m.key, TypeMap, &o) {
+		for e, err := range elementsAs(ctx, m.ks, m.key, TypeMap, o) {
 			if err == nil && len(e.Path) == len(m.path) {
 				err = fmt.Errorf("%w: the field is no map: read it with Get", ErrWrongType)
 			}
@@ -211,9 +200,13 @@ func (l *Log) Cap(ctx context.Context, n int) (Version, error) {
 	return l.ks.Update(ctx, []Change{{Verb: VerbLogCap, Key: l.key, N: int64(n)}}, &UpdateOptions{Durable: l.Durable})
 }
 
-// Entries yields the entries, oldest first. Of o, After and Limit are used.
+// Entries yields the entries, oldest first. Of o, After, Limit and Seen are used.
 func (l *Log) Entries(ctx context.Context, o *ElementsOptions) iter.Seq2[Element, error] {
-	return elementsAs(ctx, l.ks, l.key, TypeLog, o)
+	var opts ElementsOptions
+	if o != nil {
+		opts = *o
+	}
+	return elementsAs(ctx, l.ks, l.key, TypeLog, opts)
 }
 
 // Len is the number of entries.

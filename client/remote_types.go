@@ -87,7 +87,9 @@ func (k *remoteKeyspace) Elements(ctx context.Context, key string, o *ElementsOp
 			yield(Element{}, fmt.Errorf("%w: a limit cannot be negative, this one is %d", ErrBadRequest, opts.Limit))
 			return
 		}
-		call := wire.ElementsCall{Key: key, Under: opts.Under, After: string(opts.After), Limit: uint64(opts.Limit), Seen: string(opts.Seen)}
+		call := wire.ElementsCall{
+			Key: key, Type: string(opts.Type), Under: opts.Under, After: string(opts.After), Limit: uint64(opts.Limit), Seen: string(opts.Seen),
+		}
 		for {
 			page, err := k.elements(ctx, &call)
 			if err != nil {

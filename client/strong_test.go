@@ -297,7 +297,7 @@ func TestS6(t *testing.T) {
 					t.Error("the session is not lost")
 				}
 				// The server must not be ahead of the holder.
-				if len(ks.View().Holders("l")) != 1 {
+				if len(ks.State().Holders("l")) != 1 {
 					t.Error("the server gave the lock up before its holder knew")
 				}
 			})
@@ -333,7 +333,7 @@ func TestUnknownOutcomes(t *testing.T) {
 					must(s.Txn(ctx, &client.Txn{Then: []client.TxnOp{{Put: &client.TxnPut{Key: "x", Value: []byte("1")}}}}))(t, "Txn")
 					fail(2)
 				}
-				if e := ks.View().Get("x"); e == nil || e.Version != 2 {
+				if e := ks.State().Get("x"); e == nil || e.Version != 2 {
 					t.Errorf("two puts: got %+v", e)
 				}
 				pool := s.Allocator("p")
@@ -356,7 +356,7 @@ func TestUnknownOutcomes(t *testing.T) {
 				fail(3)
 				session := must(s.NewSession(ctx, nil))(t, "NewSession")
 				leases := 0
-				for range ks.View().Leases {
+				for range ks.State().Leases {
 					leases++
 				}
 				if leases != 1 {
@@ -368,7 +368,7 @@ func TestUnknownOutcomes(t *testing.T) {
 				if err := held.Unlock(ctx); err != nil {
 					t.Errorf("Unlock: %v", err)
 				}
-				if n := len(ks.View().Holders("l")); n != 0 {
+				if n := len(ks.State().Holders("l")); n != 0 {
 					t.Errorf("%d holders", n)
 				}
 				fail(3)
@@ -441,14 +441,14 @@ func TestGivenUpClaim(t *testing.T) {
 		if !errors.Is(err, client.ErrTimeout) || errors.Is(err, client.ErrUnknownOutcome) {
 			t.Fatalf("got %v, want a timeout", err)
 		}
-		if len(ks.View().Holders("l")) != 1 {
+		if len(ks.State().Holders("l")) != 1 {
 			t.Fatal("the test is not of what it is about")
 		}
 		time.Sleep(8 * time.Second)
 		p.hung.Store(false)
 		ks.SetFaults(nil, nil)
 		time.Sleep(6 * time.Second)
-		if n := len(ks.View().Holders("l")); n != 0 {
+		if n := len(ks.State().Holders("l")); n != 0 {
 			t.Errorf("%d holders", n)
 		}
 	})
@@ -474,7 +474,7 @@ func TestUnlockGoesOn(t *testing.T) {
 		if err := held.Unlock(t.Context()); err != nil {
 			t.Errorf("the second Unlock: %v", err)
 		}
-		if n := len(ks.View().Holders("l")); n != 0 {
+		if n := len(ks.State().Holders("l")); n != 0 {
 			t.Errorf("%d holders", n)
 		}
 	})
@@ -484,7 +484,7 @@ func TestOwnSession(t *testing.T) {
 	bubble(t, func(t *testing.T, ks *strongtest.Keyspace) {
 		s, _ := open(t, ks)
 		sessions := func() (n int) {
-			for range ks.View().Leases {
+			for range ks.State().Leases {
 				n++
 			}
 			return n
@@ -653,7 +653,7 @@ func TestCloseEndsSessions(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for range ks.View().Leases {
+		for range ks.State().Leases {
 			t.Error("a session is left")
 		}
 		for _, h := range all {
@@ -695,7 +695,7 @@ func TestManyInFlight(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("the slow one: %v", err)
 		}
-		if e := ks.View().Get("slow"); e == nil || e.Version != 1 {
+		if e := ks.State().Get("slow"); e == nil || e.Version != 1 {
 			t.Errorf("the slow one: got %+v", e)
 		}
 	})

@@ -84,6 +84,8 @@ type Element struct {
 
 // ElementsOptions modify an Elements. Nil and zero values are usable.
 type ElementsOptions struct {
+	// Type is what the key is to be of: ErrWrongType if it is not. Empty: set, map or log.
+	Type Type
 	// Under yields, of a map, the field of that path and what is under it; of a set, that
 	// element alone. Refused with a log.
 	Under []string

@@ -159,18 +159,20 @@ func DecodeView(body []byte, v *KeyView) error {
 // An ElementsCall is the body of an Elements request.
 type ElementsCall struct {
 	Key   string
+	Type  string // a client.Type; empty: any that has elements
 	Under []string
 	After string // a position
 	Limit uint64 // 0: none
 	Seen  string // a token; empty: none
 }
 
-const elementsCallFields = 5
+const elementsCallFields = 6
 
 // AppendElementsCall appends e.
 func AppendElementsCall(b []byte, e *ElementsCall) []byte {
 	b = AppendArray(b, elementsCallFields)
 	b = AppendBin(b, e.Key)
+	b = AppendBin(b, e.Type)
 	b = appendPath(b, e.Under)
 	b = AppendBin(b, e.After)
 	b = AppendUint(b, e.Limit)
@@ -181,7 +183,7 @@ func AppendElementsCall(b []byte, e *ElementsCall) []byte {
 func DecodeElementsCall(body []byte, e *ElementsCall) error {
 	d := NewDecoder(body)
 	extra := d.Fields(elementsCallFields)
-	*e = ElementsCall{Key: d.Str(), Under: d.path(), After: d.Str(), Limit: d.Uint(), Seen: d.Str()}
+	*e = ElementsCall{Key: d.Str(), Type: d.Str(), Under: d.path(), After: d.Str(), Limit: d.Uint(), Seen: d.Str()}
 	d.Skip(extra, 0)
 	return d.End()
 }

@@ -38,7 +38,7 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 // Get implements client.Keyspace. It is told apart from others by the origin: what was
 // asked for.
 func (k *Keyspace) Get(_ context.Context, key string, o *client.GetOptions) (client.Entry, error) {
-	res, err := k.View().Range(&machine.Get{Span: machine.Span{Key: key}, Revision: machine.Revision(o.Revision)})
+	res, err := k.State().Range(&machine.Get{Span: machine.Span{Key: key}, Revision: machine.Revision(o.Revision)})
 	switch {
 	case err != nil:
 		return client.Entry{}, clientError(err)
@@ -74,7 +74,7 @@ func (k *Keyspace) Delete(ctx context.Context, key string, o *client.DeleteOptio
 // List implements client.Keyspace.
 func (k *Keyspace) List(_ context.Context, prefix string, o *client.ListOptions) iter.Seq2[client.Entry, error] {
 	return func(yield func(client.Entry, error) bool) {
-		res, err := k.View().Range(&machine.Get{Span: machine.Prefix(prefix), Revision: machine.Revision(o.Revision)})
+		res, err := k.State().Range(&machine.Get{Span: machine.Prefix(prefix), Revision: machine.Revision(o.Revision)})
 		if err != nil {
 			yield(client.Entry{}, clientError(err))
 			return
@@ -89,18 +89,18 @@ func (k *Keyspace) List(_ context.Context, prefix string, o *client.ListOptions)
 
 // Info implements client.Keyspace.
 func (k *Keyspace) Info(context.Context) (client.KeyspaceInfo, error) {
-	return client.KeyspaceInfo{Name: k.name, Mode: "strong", Keys: k.View().Status().Keys}, nil
+	return client.KeyspaceInfo{Name: k.name, Mode: "strong", Keys: k.State().Status().Keys}, nil
 }
 
 // Digest implements client.Keyspace.
 func (k *Keyspace) Digest(context.Context) (client.Digest, error) {
-	return client.Digest{Keyspace: k.name, Digest: fmt.Sprintf("%x", k.View().Digest())}, nil
+	return client.Digest{Keyspace: k.name, Digest: fmt.Sprintf("%x", k.State().Digest())}, nil
 }
 
 // Watch implements client.Keyspace: the changes from a revision on, or from now. Events
 // of one revision belong together.
 func (k *Keyspace) Watch(_ context.Context, _ string, o *client.WatchOptions) (client.Watch, error) {
-	st := k.View().Status()
+	st := k.State().Status()
 	w := &watch{k: k, from: st.Revision + 1, closed: make(chan struct{})}
 	if o.From != "" {
 		v, err := client.ParseVersion(string(o.From))

@@ -56,8 +56,8 @@ func (k *Keyspace) Calls() int {
 	return k.calls
 }
 
-// View is the state now.
-func (k *Keyspace) View() *machine.View {
+// State is the state now.
+func (k *Keyspace) State() *machine.View {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.expire()

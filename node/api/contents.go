@@ -16,6 +16,8 @@ import (
 // and a watch, which waits for it, make one.
 type contents interface {
 	Get(ctx context.Context, key string, o *client.GetOptions) (client.Entry, error)
+	View(ctx context.Context, key string, o *client.GetOptions) (client.View, error)
+	Elements(ctx context.Context, key string, o *client.ElementsOptions) iter.Seq2[client.Element, error]
 	Delete(ctx context.Context, key string, o *client.DeleteOptions) (client.Deletion, error)
 	List(ctx context.Context, prefix string, o *client.ListOptions) iter.Seq2[client.Entry, error]
 	Info(ctx context.Context) (client.KeyspaceInfo, error)
@@ -66,19 +68,28 @@ func (a absent) Get(ctx context.Context, key string, o *client.GetOptions) (clie
 	case o.After == "":
 		return client.Entry{}, client.ErrNotFound
 	}
-	if v, err := client.ParseVersion(string(o.After)); err != nil || v.Inc == 0 {
-		return client.Entry{}, fmt.Errorf("%w: token %q is not one that meshkv gave", client.ErrBadRequest, o.After)
+	ks, err := a.arrival(ctx, o.After)
+	if err != nil {
+		return client.Entry{}, err
+	}
+	return ks.Get(ctx, key, o)
+}
+
+// arrival waits until the keyspace has been made here.
+func (a absent) arrival(ctx context.Context, token client.Token) (client.Keyspace, error) {
+	if v, err := client.ParseVersion(string(token)); err != nil || v.Inc == 0 {
+		return nil, fmt.Errorf("%w: token %q is not one that meshkv gave", client.ErrBadRequest, token)
 	}
 	tick := time.NewTicker(absentInterval)
 	defer tick.Stop()
 	for {
 		if ks, err := a.backend.Lookup(a.name); err == nil {
-			return ks.Get(ctx, key, o)
+			return ks, nil
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return client.Entry{}, fmt.Errorf("%w: keyspace %s is not here yet", client.ErrNotCaughtUp, a.name)
+			return nil, fmt.Errorf("%w: keyspace %s is not here yet", client.ErrNotCaughtUp, a.name)
 		}
 	}
 }

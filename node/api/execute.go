@@ -43,6 +43,12 @@ func operationOf(t wire.RequestType) operation {
 		return opStrong
 	case wire.Admin:
 		return opAdmin
+	case wire.Update:
+		return opUpdate
+	case wire.View:
+		return opView
+	case wire.Elements:
+		return opElements
 	}
 	return opOther
 }
@@ -101,7 +107,7 @@ func (c *nativeConn) executeCancellably(ctx context.Context, r *wire.Request, re
 	}
 	err := c.execute(ctx, r, reply)
 	switch r.Type {
-	case wire.Put, wire.Delete, wire.Leave, wire.ForceLeave:
+	case wire.Put, wire.Delete, wire.Update, wire.Leave, wire.ForceLeave:
 		return writeFailure(err)
 	}
 	return err
@@ -144,7 +150,9 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 		})
 		reply.Type, reply.Version = wire.Written, wireVersion(v)
 		return err
-	case wire.Get, wire.Delete, wire.List, wire.Info, wire.Digest:
+	case wire.Update:
+		return c.server.executeUpdate(ctx, r.Keyspace, r.Value, reply)
+	case wire.Get, wire.Delete, wire.List, wire.Info, wire.Digest, wire.View, wire.Elements:
 		ks, err := c.server.contents(r.Keyspace)
 		if err != nil {
 			return err
@@ -195,6 +203,10 @@ func executeOn(ctx context.Context, ks contents, r *wire.Request, reply *wire.Re
 			reply.Entries[i] = wireEntry(&entries[i], keysOnly)
 		}
 		return err
+	case wire.View:
+		return executeView(ctx, ks, r.Value, reply)
+	case wire.Elements:
+		return executeElements(ctx, ks, r.Value, reply)
 	case wire.Info:
 		info, err := ks.Info(ctx)
 		return document(reply, info, err)

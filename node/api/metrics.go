@@ -38,6 +38,9 @@ const (
 	opPool
 	opStrong
 	opAdmin
+	opUpdate
+	opView
+	opElements
 	opOther
 	operations
 )
@@ -55,7 +58,7 @@ const (
 var (
 	transportNames = [transports]string{"http", "native"}
 	operationNames = [operations]string{"put", "get", "delete", "list", "watch", "info", "digest", "keyspaces", "members", "status", "leave", "force_leave",
-		"txn", "session", "lock", "pool", "strong", "admin", "other"}
+		"txn", "session", "lock", "pool", "strong", "admin", "update", "view", "elements", "other"}
 	rejectionNames = [rejections]string{"connections", "watches", "inflight_bytes", "bad_frame", "slow_reader", "draining"}
 )
 

@@ -65,6 +65,13 @@ func TestConformanceOverNative(t *testing.T) {
 	})
 }
 
+func TestTypesOverNative(t *testing.T) {
+	clienttest.RunTypes(t, func(t *testing.T) client.Cluster {
+		_, addr := start(t, memory.New(0x1234), Options{})
+		return dial(t, addr, nil)
+	})
+}
+
 func TestConformanceWithSmallWindow(t *testing.T) {
 	clienttest.Run(t, func(t *testing.T) client.Cluster {
 		_, addr := start(t, memory.New(0x1234), Options{MaxInflight: 2})

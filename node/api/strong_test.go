@@ -408,9 +408,9 @@ func TestLockWaitsOverHTTP(t *testing.T) {
 	waiting := func(n int) {
 		t.Helper()
 		deadline := time.Now().Add(10 * time.Second)
-		for len(b.s.View().Waiting("l", 10)) != n {
+		for len(b.s.State().Waiting("l", 10)) != n {
 			if time.Now().After(deadline) {
-				t.Fatalf("%d claims wait, want %d", len(b.s.View().Waiting("l", 10)), n)
+				t.Fatalf("%d claims wait, want %d", len(b.s.State().Waiting("l", 10)), n)
 			}
 			time.Sleep(time.Millisecond)
 		}
@@ -544,7 +544,7 @@ func TestStrongOverNative(t *testing.T) {
 		t.Errorf("Lock on an eventual keyspace: got %v", err)
 	}
 	c.Close()
-	for range b.s.View().Leases {
+	for range b.s.State().Leases {
 		t.Error("a session is left after Close")
 	}
 	if _, err := c.Strong(ctx, "s"); !errors.Is(err, client.ErrClosed) {

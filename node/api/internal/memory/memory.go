@@ -45,7 +45,7 @@ func (c *Cluster) Restarted(inc uint64) *Cluster {
 	defer c.mu.Unlock()
 	next := New(inc)
 	for name, k := range c.keyspaces {
-		nk := &keyspace{c: next, name: name, entries: maps.Clone(k.entries), changed: make(chan struct{}), seq: k.seq}
+		nk := &keyspace{c: next, name: name, entries: maps.Clone(k.entries), typed: maps.Clone(k.typed), changed: make(chan struct{}), seq: k.seq}
 		next.keyspaces[name] = nk
 	}
 	return next
@@ -112,7 +112,7 @@ func (c *Cluster) Keyspace(_ context.Context, name string) (client.Keyspace, err
 	defer c.mu.Unlock()
 	k := c.keyspaces[name]
 	if k == nil {
-		k = &keyspace{c: c, name: name, entries: make(map[string]client.Entry), changed: make(chan struct{})}
+		k = &keyspace{c: c, name: name, entries: make(map[string]client.Entry), typed: make(map[string]typed), changed: make(chan struct{})}
 		c.keyspaces[name] = k
 	}
 	return k, nil
@@ -193,8 +193,9 @@ type keyspace struct {
 
 	// Protected by c.mu.
 	entries map[string]client.Entry
-	log     []client.Event // the newest changes, without cursors
-	last    uint64         // number of the newest
+	typed   map[string]typed // with an entry each
+	log     []client.Event   // the newest changes, without cursors
+	last    uint64           // number of the newest
 	seq     uint64
 	changed chan struct{} // closed at the next change
 }
@@ -231,6 +232,7 @@ func (k *keyspace) expire() {
 func (k *keyspace) remove(key string, reason client.Reason) {
 	prev := k.entries[key]
 	delete(k.entries, key)
+	delete(k.typed, key)
 	k.append(client.Event{Type: client.EventDelete, Entry: client.Entry{Key: key}, Prev: &prev, Reason: reason})
 }
 
@@ -269,6 +271,10 @@ func (k *keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	}
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
+	k.expire()
+	if e, ok := k.entries[key]; ok && e.Type != client.TypeRegister {
+		return client.Version{}, client.WrongType(e.Type, client.TypeRegister)
+	}
 	k.seq++
 	e := client.Entry{
 		Key: key, Value: slices.Clone(value), Version: client.Version{Inc: k.c.inc, Seq: k.seq},
@@ -297,35 +303,45 @@ func (k *keyspace) Get(ctx context.Context, key string, o *client.GetOptions) (c
 		return client.Entry{}, fmt.Errorf("%w: %s is eventual", client.ErrNeedsStrong, k.name)
 	}
 	if o.After != "" {
-		v, err := client.ParseVersion(string(o.After))
-		if err != nil || v.Inc == 0 {
-			return client.Entry{}, fmt.Errorf("%w: no token", client.ErrBadRequest)
-		}
-		for {
-			k.c.mu.Lock()
-			seen, changed := v.Inc == k.c.inc && v.Seq <= k.seq, k.changed
-			k.c.mu.Unlock()
-			if seen {
-				break
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return client.Entry{}, fmt.Errorf("%w: waited for %s", client.ErrNotCaughtUp, o.After)
-			}
+		if err := k.waitFor(ctx, o.After); err != nil {
+			return client.Entry{}, err
 		}
 	}
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
 	k.expire()
 	e, ok := k.entries[key]
-	if !ok {
+	switch {
+	case !ok:
 		return client.Entry{}, client.ErrNotFound
+	case e.Type != client.TypeRegister:
+		return client.Entry{}, client.WrongType(e.Type, client.TypeRegister)
 	}
 	if o.Siblings {
 		e.Siblings = []client.Sibling{{Value: []byte("older"), Version: client.Version{Inc: 1, Seq: 1}, Origin: "other", Modified: e.Modified}}
 	}
 	return e, nil
+}
+
+// waitFor waits until the write of a token is here.
+func (k *keyspace) waitFor(ctx context.Context, token client.Token) error {
+	v, err := client.ParseVersion(string(token))
+	if err != nil || v.Inc == 0 {
+		return fmt.Errorf("%w: no token", client.ErrBadRequest)
+	}
+	for {
+		k.c.mu.Lock()
+		seen, changed := v.Inc == k.c.inc && v.Seq <= k.seq, k.changed
+		k.c.mu.Unlock()
+		if seen {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: waited for %s", client.ErrNotCaughtUp, token)
+		}
+	}
 }
 
 func (k *keyspace) Delete(ctx context.Context, key string, _ *client.DeleteOptions) (client.Deletion, error) {

@@ -11,3 +11,7 @@ import (
 func TestConformance(t *testing.T) {
 	clienttest.Run(t, func(*testing.T) client.Cluster { return memory.New(0x1234) })
 }
+
+func TestTypes(t *testing.T) {
+	clienttest.RunTypes(t, func(*testing.T) client.Cluster { return memory.New(0x1234) })
+}
