@@ -37,19 +37,25 @@ func (t typed) clone() typed {
 func (t typed) sorted() []client.Element {
 	var out []client.Element
 	for _, at := range slices.Sorted(maps.Keys(t.elements)) {
-		if e := t.elements[at]; e.Expires.IsZero() || e.Expires.After(time.Now()) {
+		if e := t.elements[at]; live(&e) {
 			out = append(out, e)
 		}
 	}
 	return out
 }
 
+func live(e *client.Element) bool { return e.Expires.IsZero() || e.Expires.After(time.Now()) }
+
 func (t typed) empty() bool {
-	switch t.kind {
-	case client.TypeSet, client.TypeMap:
-		return len(t.sorted()) == 0
+	if t.kind != client.TypeSet && t.kind != client.TypeMap {
+		return false
 	}
-	return false
+	for _, e := range t.elements {
+		if live(&e) {
+			return false
+		}
+	}
+	return true
 }
 
 // position is where a path stands: the fields of a map with their lengths, so that what
