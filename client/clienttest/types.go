@@ -463,6 +463,14 @@ func testUpdateBatch(t *testing.T, ctx context.Context, k client.Keyspace) {
 		t.Errorf("a key that was deleted first: got %q", got)
 	}
 	wantFields(t, ctx, client.MapOf(k, "m"), "map[x.y:1]")
+	did(t)(k.Update(ctx, []client.Change{
+		{Verb: client.VerbMapRemove, Key: "m", Path: []string{"x"}},
+		{Verb: client.VerbMapPut, Key: "m", Path: []string{"x"}, Value: []byte("2")},
+		{Verb: client.VerbSetRemove, Key: "s", Path: []string{"b"}},
+		{Verb: client.VerbCounterAdd, Key: "s", N: 1},
+	}, nil))
+	wantFields(t, ctx, client.MapOf(k, "m"), "map[x:2]")
+	wantNumber(t, ctx, client.CounterOf(k, "s"), 1)
 }
 
 func testBadUpdates(t *testing.T, ctx context.Context, k client.Keyspace) {

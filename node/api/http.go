@@ -116,7 +116,7 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 	name, rest, more := strings.Cut(rest, "/")
 	switch name {
 	case "kv":
-		ks, key, err := splitAddress(rest)
+		ks, key, err := splitAddress(name, rest)
 		if err != nil {
 			return other, err
 		}
@@ -157,8 +157,15 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 			}
 			return byMethod(r, map[string]*call{http.MethodPost: {op: opAdmin, key: name, serve: s.postDecommission}})
 		}
-	case "counter", "set", "map", "flag":
-		return other, fmt.Errorf("%w: not available yet: /v1/%s", client.ErrBadRequest, name)
+	case "update":
+		ks, err := unescapeSegment(rest)
+		if err != nil {
+			return other, err
+		}
+		return byMethod(r, map[string]*call{http.MethodPost: {op: opUpdate, keyspace: ks, serve: s.postUpdate}})
+	}
+	if t, ok := typeRoutes[name]; ok {
+		return s.routeType(r, name, t, rest)
 	}
 	if more {
 		return other, fmt.Errorf("%w: no such path", client.ErrNotFound)
@@ -193,8 +200,8 @@ func byMethod(r *http.Request, calls map[string]*call) (*call, error) {
 	return &call{op: opOther}, errMethod{strings.Join(allow, ", ")}
 }
 
-// splitAddress splits KEYSPACE/KEY, percent-encoded.
-func splitAddress(escaped string) (ks, key string, err error) {
+// splitAddress splits KEYSPACE/KEY, percent-encoded, behind /v1/name/.
+func splitAddress(name, escaped string) (ks, key string, err error) {
 	first, rest, _ := strings.Cut(escaped, "/")
 	if ks, err = unescapeSegment(first); err != nil {
 		return "", "", err
@@ -203,7 +210,7 @@ func splitAddress(escaped string) (ks, key string, err error) {
 		return "", "", fmt.Errorf("%w: the key is not percent-encoded correctly", client.ErrBadRequest)
 	}
 	if key == "" {
-		return "", "", fmt.Errorf("%w: the path is /v1/kv/KEYSPACE/KEY", client.ErrBadRequest)
+		return "", "", fmt.Errorf("%w: the path is /v1/%s/KEYSPACE/KEY", client.ErrBadRequest, name)
 	}
 	return ks, key, nil
 }

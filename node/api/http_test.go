@@ -144,7 +144,6 @@ func TestRoutes(t *testing.T) {
 		{"status", "GET", "/v1/status", "", nil, 200, `"uptime_seconds":60,"ready":true,"not_ready":[],"members":{"alive":1},"links":[{"peer":"other"`},
 		{"leave by get", "GET", "/v1/leave", "", nil, 405, `allowed here: POST`},
 		{"leave", "POST", "/v1/leave", "", nil, 200, `{"left":true}`},
-		{"counter", "POST", "/v1/counter/k/a", "", nil, 400, `not available yet: /v1/counter`},
 		{"lock", "GET", "/v1/lock/k/a", "", nil, 412, `"code":"needs_strong"`},
 		{"no such path", "GET", "/v1/nothing", "", nil, 404, `no such path`},
 		{"no such path", "GET", "/", "", nil, 404, `no such path`},

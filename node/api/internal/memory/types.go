@@ -93,8 +93,8 @@ func (d *draft) typeOf(key string) (client.Type, bool) {
 	if t, ok := d.k.typed[key]; ok && !d.gone[key] && d.typed[key].kind == "" {
 		return t.kind, !t.empty()
 	}
-	_, ok := d.k.entries[key]
-	return client.TypeRegister, ok && !d.gone[key]
+	e, ok := d.k.entries[key]
+	return client.TypeRegister, ok && e.Type == client.TypeRegister && !d.gone[key]
 }
 
 // open is the key for a change, of type kind.
