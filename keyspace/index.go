@@ -19,7 +19,8 @@ type index struct {
 	cells    *slab
 	newest   *table                           // per key, the highest cell
 	siblings *xsync.Map[string, []*crdt.Cell] // the other cells, of keys that have more than one
-	crowded  atomic.Int64                     // keys in siblings
+	crowds   *xsync.Map[string, *crowd]       // all cells, of keys that have many: they are not in siblings
+	crowded  atomic.Int64                     // keys in both
 	dots     *dotIndex
 	keys     *ordered     // what newest holds
 	bytes    atomic.Int64 // of keys, paths and values
@@ -32,6 +33,7 @@ func newIndex() *index {
 		cells:    cells,
 		newest:   newTable(cells),
 		siblings: xsync.NewMap[string, []*crdt.Cell](),
+		crowds:   xsync.NewMap[string, *crowd](),
 		dots:     newDotIndex(),
 		keys:     newOrdered(cells),
 	}
@@ -44,7 +46,20 @@ func (x *index) top(key string) *crdt.Cell {
 	return x.newest.Load(key)
 }
 
-// others are the live cells of key but the highest. Safe for concurrent use.
+// crowd is all cells of key if they are many, or nil. Safe for concurrent use. Who looks at the others of a
+// key besides must look there first: they move from there to a crowd, and never back.
+func (x *index) crowd(key string) *crowd {
+	if x.crowded.Load() == 0 {
+		return nil
+	}
+	w, _ := x.crowds.Load(key)
+	return w
+}
+
+// alone reports whether key has one cell at most.
+func (x *index) alone(key string) bool { return len(x.others(key)) == 0 && x.crowd(key) == nil }
+
+// others are the live cells of key but the highest, if it has no crowd. Safe for concurrent use.
 func (x *index) others(key string) []*crdt.Cell {
 	if x.crowded.Load() == 0 { // as a rule no key has siblings
 		return nil
@@ -81,6 +96,14 @@ func (x *index) all(key string) []*crdt.Cell {
 			return nil
 		}
 		rest = x.others(key)
+		if w := x.crowd(key); len(rest) == 0 && w != nil {
+			cells := make([]*crdt.Cell, 0, w.len())
+			w.descend(func(c *crdt.Cell) bool {
+				cells = append(cells, c)
+				return true
+			})
+			return cells
+		}
 		now := x.newest.Load(key)
 		if now == top {
 			break
@@ -100,16 +123,49 @@ func (x *index) all(key string) []*crdt.Cell {
 	return cells
 }
 
+// descend yields the cells of key, the highest first, until yield says false. yield must not look at the key.
+func (x *index) descend(key string, yield func(*crdt.Cell) bool) {
+	if w := x.crowd(key); w != nil {
+		w.descend(yield)
+		return
+	}
+	for _, c := range x.all(key) {
+		if !yield(c) {
+			return
+		}
+	}
+}
+
+// sum is that of the dots of all cells of key.
+func (x *index) sum(key string) (s dotSum) {
+	if w := x.crowd(key); w != nil {
+		return w.sum
+	}
+	if top := x.top(key); top != nil {
+		s = sumOf(top.Dot)
+	}
+	for _, c := range x.others(key) {
+		s = s.plus(sumOf(c.Dot))
+	}
+	return s
+}
+
 // ByKey implements crdt.Cells.
 func (x *index) ByKey(key string) []*crdt.Cell { return x.all(key) }
 
 // ByPath implements crdt.Cells.
 func (x *index) ByPath(key, path string) []*crdt.Cell {
+	if w := x.crowd(key); w != nil {
+		return w.at(path)
+	}
 	return slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return c.Path != path })
 }
 
 // Ascend implements crdt.Cells.
 func (x *index) Ascend(key, from string) iter.Seq[*crdt.Cell] {
+	if w := x.crowd(key); w != nil {
+		return w.ascend(from)
+	}
 	cells := slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return c.Path < from })
 	slices.SortFunc(cells, crdt.ComparePaths)
 	return slices.Values(cells)
@@ -160,8 +216,16 @@ func (x *index) Add(c *crdt.Cell) {
 	} else {
 		x.dots.add(c.Dot, x.cells.put(c))
 	}
-	i, _ := slices.BinarySearchFunc(rest, other, func(a, b *crdt.Cell) int { return b.Compare(a) })
-	x.setOthers(c.Key, len(rest), slices.Insert(slices.Clone(rest), i, other))
+	if w := x.crowd(c.Key); w != nil {
+		w.add(c)
+	} else if len(rest) == crowdAbove {
+		x.crowds.Store(c.Key, newCrowd(append(append([]*crdt.Cell{top}, rest...), c)))
+		x.crowded.Add(1)
+		x.setOthers(c.Key, len(rest), nil)
+	} else {
+		i, _ := slices.BinarySearchFunc(rest, other, func(a, b *crdt.Cell) int { return b.Compare(a) })
+		x.setOthers(c.Key, len(rest), slices.Insert(slices.Clone(rest), i, other))
+	}
 	if other == top {
 		x.cells.set(r, c)
 	}
@@ -174,16 +238,14 @@ func (x *index) Remove(c *crdt.Cell) {
 	r := x.dots.get(c.Dot)
 	rest := x.others(c.Key)
 	n := len(rest)
-	if n == 0 {
+	if w := x.crowd(c.Key); w != nil {
+		r = x.leave(w, c, r)
+	} else if n == 0 {
 		x.newest.Delete(c.Key)
 		x.keys.Delete(c.Key)
 	} else {
 		if x.cells.get(x.newest.Find(c.Key)).Dot == c.Dot { // the next one takes its place
-			next := rest[0]
-			x.cells.set(r, next)
-			moved := r
-			r = x.dots.get(next.Dot)
-			x.dots.move(next.Dot, moved)
+			r = x.succeed(r, rest[0])
 			rest = rest[1:]
 		} else {
 			rest = slices.DeleteFunc(slices.Clone(rest), func(s *crdt.Cell) bool { return s.Dot == c.Dot })
@@ -194,9 +256,30 @@ func (x *index) Remove(c *crdt.Cell) {
 	x.cells.drop(r)
 }
 
+// leave takes c, whose ref is r, out of its crowd, and returns the ref that is free then.
+func (x *index) leave(w *crowd, c *crdt.Cell, r ref) ref {
+	w.remove(c)
+	if x.cells.get(x.newest.Find(c.Key)).Dot == c.Dot {
+		r = x.succeed(r, w.top())
+	}
+	if w.len() == 1 {
+		x.crowds.Delete(c.Key)
+		x.crowded.Add(-1)
+	}
+	return r
+}
+
+// succeed makes next the highest cell of its key, whose ref is r, and returns the one that next had.
+func (x *index) succeed(r ref, next *crdt.Cell) (free ref) {
+	x.cells.set(r, next)
+	free = x.dots.get(next.Dot)
+	x.dots.move(next.Dot, r)
+	return free
+}
+
 // Replace implements crdt.Cells.
 func (x *index) Replace(old, c *crdt.Cell) {
-	if len(x.others(c.Key)) > 0 {
+	if !x.alone(c.Key) {
 		x.Add(c)
 		x.Remove(old)
 		return

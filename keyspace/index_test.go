@@ -20,7 +20,8 @@ func TestIndexEqualsMapCells(t *testing.T) {
 		cell := func() *crdt.Cell {
 			seq++
 			return &crdt.Cell{
-				Key:   rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "key"),
+				Key:   rapid.SampledFrom([]string{"a", "a", "b", "c"}).Draw(t, "key"),
+				Path:  rapid.SampledFrom([]string{"", "p", "pq", "r"}).Draw(t, "path"),
 				Dot:   crdt.Dot{Inc: 1, Seq: seq},
 				HLC:   crdt.HLC(rapid.IntRange(0, 3).Draw(t, "hlc")),
 				Value: make([]byte, rapid.IntRange(0, 3).Draw(t, "size")),
@@ -32,8 +33,8 @@ func TestIndexEqualsMapCells(t *testing.T) {
 			live = slices.Delete(live, i, i+1)
 			return c
 		}
-		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			switch what := rapid.IntRange(0, 2).Draw(t, "what"); {
+		for range rapid.IntRange(1, 120).Draw(t, "steps") {
+			switch what := rapid.SampledFrom([]int{0, 0, 0, 1, 2}).Draw(t, "what"); {
 			case what == 0 || len(live) == 0:
 				c := cell()
 				x.Add(c)
@@ -68,6 +69,19 @@ func TestIndexEqualsMapCells(t *testing.T) {
 				if got := x.ByKey(key); !slices.Equal(got, want) {
 					t.Fatalf("%s: got %v, want %v", key, got, want)
 				}
+				if got, want := x.sum(key), sumAll(want); got != want {
+					t.Fatalf("%s: the sum is %x, want %x", key, got, want)
+				}
+				for _, path := range []string{"", "p", "pq", "r", "s"} {
+					got, want := x.ByPath(key, path), model.ByPath(key, path)
+					slices.SortFunc(got, crdt.ComparePaths)
+					if slices.SortFunc(want, crdt.ComparePaths); !slices.Equal(got, want) {
+						t.Fatalf("%s at %q: got %v, want %v", key, path, got, want)
+					}
+					if got, want := slices.Collect(x.Ascend(key, path)), slices.Collect(model.Ascend(key, path)); !slices.Equal(got, want) {
+						t.Fatalf("%s from %q: got %v, want %v", key, path, got, want)
+					}
+				}
 				var top *crdt.Cell
 				if len(want) > 0 {
 					top = want[0]
@@ -78,6 +92,13 @@ func TestIndexEqualsMapCells(t *testing.T) {
 			}
 		}
 	})
+}
+
+func sumAll(cells []*crdt.Cell) (s dotSum) {
+	for _, c := range cells {
+		s = s.plus(sumOf(c.Dot))
+	}
+	return s
 }
 
 // The log gives back the newest changes, within its bounds.

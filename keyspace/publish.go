@@ -142,7 +142,7 @@ func (k *Keyspace) plain(ch *crdt.Changes) bool {
 		return false
 	}
 	for i, added := range ch.Added {
-		if k.index.top(added.Key) != added || len(k.index.others(added.Key)) > 0 {
+		if k.index.top(added.Key) != added || !k.index.alone(added.Key) {
 			return false
 		}
 		if len(ch.Removed) > 0 && ch.Removed[i].Key != added.Key {

@@ -56,8 +56,8 @@ func (k *Keyspace) Renew(now time.Time, inc crdt.Inc) (out Renewal) {
 // superseded reports whether what c was put as shows another's cell.
 func (k *Keyspace) superseded(c *crdt.Cell, nowMs int64) bool {
 	writing := k.rep.Replica().Inc() // what was put again already
-	for _, other := range k.index.ByKey(c.Key) {
-		if other.Path == c.Path && other.Dot.Inc != c.Dot.Inc && other.Dot.Inc != writing && k.visible(other, nowMs) && other.Compare(c) > 0 {
+	for _, other := range k.index.ByPath(c.Key, c.Path) {
+		if other.Dot.Inc != c.Dot.Inc && other.Dot.Inc != writing && k.visible(other, nowMs) && other.Compare(c) > 0 {
 			return true
 		}
 	}

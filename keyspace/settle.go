@@ -62,11 +62,17 @@ func (k *Keyspace) settleSiblings(now time.Time) {
 	k.remove(now, k.settling.due(losers, now.UnixMilli(), after))
 }
 
-// siblingKeys are the keys with more than one live cell, ascending.
+// siblingKeys are the keys with more than one live cell, ascending, but for large ones of another type.
 func (x *index) siblingKeys() []string {
 	var keys []string
 	x.siblings.Range(func(key string, _ []*crdt.Cell) bool {
 		keys = append(keys, key)
+		return true
+	})
+	x.crowds.Range(func(key string, w *crowd) bool {
+		if w.top().Kind == crdt.KindRegister {
+			keys = append(keys, key)
+		}
 		return true
 	})
 	slices.Sort(keys)
