@@ -46,7 +46,8 @@ func FieldsOf(path string) (fields []string) {
 }
 
 // MapPut puts a register at a place of a map, field-wise add-wins: it stays unless a removal of the
-// place, or of one above, has seen it. ErrWrongType if there is a map at the place, or a register above it.
+// place, or of one above, has seen it. What is seen beneath the place is removed. ErrWrongType if there is a
+// register above it.
 func (d *Draft) MapPut(key string, fields []string, value []byte, life Lifetime) error {
 	if err := d.want(key, KindMap); err != nil {
 		return err
@@ -62,10 +63,10 @@ func (d *Draft) MapPut(key string, fields []string, value []byte, life Lifetime)
 			return fmt.Errorf("%w: %q is a value, not a map: remove it first", ErrWrongType, fields[:i+1])
 		}
 	}
-	if d.isMap(key, path) {
-		return fmt.Errorf("%w: %q is a map, not a value: remove it first", ErrWrongType, fields)
+	if err := d.removeAll(d.under(key, path, KindMap)); err != nil {
+		return err
 	}
-	return d.replace(key, path, KindMap, value, life)
+	return d.add(Cell{Key: key, Path: path, Kind: KindMap, Flags: life.Flags, Expires: life.Expires, Value: value})
 }
 
 // MapRemove removes what is seen here at a place of a map and beneath, and reports whether there was something.

@@ -12,11 +12,8 @@ const (
 	capPath   = "c" // how many entries are kept
 )
 
-// Bounds of a log.
-const (
-	DefaultLogCap = 1000
-	MaxLogCap     = 4096
-)
+// MaxLogCap is the most entries that a log keeps, and how many it keeps if nothing else was said.
+const MaxLogCap = 4096
 
 // LogAppend adds an entry to a log, and removes the oldest that are seen beyond its cap. Entries are ordered by their HLC:
 // one that was appended where another was seen comes after it.
@@ -34,7 +31,7 @@ func (d *Draft) LogAppend(key string, value []byte) error {
 	return d.add(Cell{Key: key, Path: string(path), Kind: KindLog, Value: value})
 }
 
-// LogCap bounds how many entries a log keeps, 1 to MaxLogCap; DefaultLogCap until it is said.
+// LogCap bounds how many entries a log keeps, 1 to MaxLogCap, which is the default.
 func (d *Draft) LogCap(key string, n int) error {
 	if err := d.want(key, KindLog); err != nil {
 		return err
@@ -67,7 +64,7 @@ func (d *Draft) trim(key string, more int) error {
 func logCap(cells []*Cell) int {
 	newest := newestOf(cells)
 	if newest == nil {
-		return DefaultLogCap
+		return MaxLogCap
 	}
 	v := varints{newest.Value}
 	return int(min(max(v.next(), 1), MaxLogCap))

@@ -59,6 +59,19 @@ func (c *Changes) Empty() bool {
 	return len(c.Added)+len(c.Removed)+len(c.Clock)+len(c.PendingAdded)+len(c.PendingDiscarded) == 0
 }
 
+// Key is the key of all cells that came and went, if it is one.
+func (c *Changes) Key() (key string, one bool) {
+	for _, cells := range [2][]*Cell{c.Added, c.Removed} {
+		for _, cell := range cells {
+			if one && cell.Key != key {
+				return "", false
+			}
+			key, one = cell.Key, true
+		}
+	}
+	return key, one
+}
+
 // Reset empties c and keeps its memory.
 func (c *Changes) Reset() {
 	clear(c.Added)

@@ -19,6 +19,7 @@ const collectAfter = time.Minute
 type lifetimes struct {
 	byOwner map[crdt.Inc]map[crdt.Dot]*crdt.Cell // tracked cells by writer
 	hidden  map[crdt.Dot]crdt.Visibility         // tracked cells that are hidden
+	veiled  map[string]dotSum                    // by key, of the cells that are hidden and no registers
 	due     dueHeap                              // times at which a tracked cell needs a look
 }
 
@@ -46,6 +47,7 @@ func newLifetimes() *lifetimes {
 	return &lifetimes{
 		byOwner: make(map[crdt.Inc]map[crdt.Dot]*crdt.Cell),
 		hidden:  make(map[crdt.Dot]crdt.Visibility),
+		veiled:  make(map[string]dotSum),
 	}
 }
 
@@ -62,9 +64,7 @@ func (l *lifetimes) add(c *crdt.Cell, nowMs int64, owner crdt.OwnerState) {
 		l.byOwner[c.Dot.Inc] = cells
 	}
 	cells[c.Dot] = c
-	if v := crdt.Visible(c, nowMs, owner); v != crdt.Shown {
-		l.hidden[c.Dot] = v
-	}
+	l.set(c, crdt.Visible(c, nowMs, owner))
 	if c.Expires != 0 {
 		heap.Push(&l.due, dueCell{at: c.Expires, cell: c})
 	}
@@ -76,7 +76,7 @@ func (l *lifetimes) remove(c *crdt.Cell) {
 	if lives(c) {
 		return
 	}
-	delete(l.hidden, c.Dot)
+	l.set(c, crdt.Shown)
 	cells := l.byOwner[c.Dot.Inc]
 	delete(cells, c.Dot)
 	if len(cells) == 0 {
@@ -166,5 +166,21 @@ func (l *lifetimes) set(c *crdt.Cell, v crdt.Visibility) (changed bool) {
 	} else {
 		l.hidden[c.Dot] = v
 	}
+	if (old == crdt.Shown) != (v == crdt.Shown) && c.Kind != crdt.KindRegister {
+		l.veil(c, v != crdt.Shown)
+	}
 	return old != v
+}
+
+// veil counts a cell of a type among the hidden ones of its key, or no longer.
+func (l *lifetimes) veil(c *crdt.Cell, hidden bool) {
+	sum := l.veiled[c.Key]
+	if hidden {
+		sum = sum.plus(sumOf(c.Dot))
+	} else {
+		sum = sum.minus(sumOf(c.Dot))
+	}
+	if l.veiled[c.Key] = sum; sum == (dotSum{}) {
+		delete(l.veiled, c.Key)
+	}
 }

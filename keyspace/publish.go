@@ -1,6 +1,7 @@
 package keyspace
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -99,40 +100,77 @@ func (k *Keyspace) publish(ch *crdt.Changes, nowMs int64) {
 		}
 		return
 	}
-	before := make(map[string]*crdt.Cell)
-	added := make(map[crdt.Dot]struct{}, len(ch.Added))
-	keys := make([]string, 0, len(ch.Added)+len(ch.Removed))
-	for _, c := range ch.Added {
-		added[c.Dot] = struct{}{}
-		keys = append(keys, c.Key)
+	if key, one := ch.Key(); one {
+		k.publishKey(key, ch.Added, ch.Removed, nowMs)
+		return
 	}
-	for _, c := range ch.Removed {
-		keys = append(keys, c.Key)
+	added, removed := byKey(ch.Added), byKey(ch.Removed)
+	keys := slices.Collect(maps.Keys(added))
+	for key := range removed {
+		if added[key] == nil {
+			keys = append(keys, key)
+		}
 	}
 	slices.Sort(keys)
-	keys = slices.Compact(keys)
-	was := func(c *crdt.Cell) {
-		if _, isNew := added[c.Dot]; !isNew && k.life.shown(c) && (before[c.Key] == nil || c.Compare(before[c.Key]) > 0) {
-			before[c.Key] = c
-		}
-	}
 	for _, key := range keys {
-		for _, c := range k.index.all(key) {
-			was(c)
-		}
+		k.publishKey(key, added[key], removed[key], nowMs)
 	}
-	for _, c := range ch.Removed {
-		was(c)
+}
+
+func byKey(cells []*crdt.Cell) map[string][]*crdt.Cell {
+	keys := make(map[string][]*crdt.Cell)
+	for _, c := range cells {
+		keys[c.Key] = append(keys[c.Key], c)
 	}
-	for _, c := range ch.Added {
+	return keys
+}
+
+// publishKey tells the change log what key shows since these of its cells came and went.
+func (k *Keyspace) publishKey(key string, added, removed []*crdt.Cell, nowMs int64) {
+	before := k.shownBefore(key, added, removed)
+	sum := k.index.sum(key)
+	for _, c := range added {
+		sum = sum.minus(sumOf(c.Dot))
+	}
+	for _, c := range removed {
+		sum = sum.plus(sumOf(c.Dot))
+	}
+	was := summary(before, sum.minus(k.life.veiled[key]))
+	for _, c := range added {
 		k.life.add(c, nowMs, k.ownerOf(c))
 	}
-	for _, c := range ch.Removed {
+	for _, c := range removed {
 		k.life.remove(c)
 	}
-	for _, key := range keys {
-		k.restated(key, before[key])
+	k.restated(key, was)
+}
+
+// shownBefore is the highest cell that key showed before these came and went.
+func (k *Keyspace) shownBefore(key string, added, removed []*crdt.Cell) (before *crdt.Cell) {
+	isNew := func(c *crdt.Cell) bool { return slices.Contains(added, c) }
+	if len(added) > 16 {
+		dots := make(map[crdt.Dot]struct{}, len(added))
+		for _, c := range added {
+			dots[c.Dot] = struct{}{}
+		}
+		isNew = func(c *crdt.Cell) bool {
+			_, ok := dots[c.Dot]
+			return ok
+		}
 	}
+	k.index.descend(key, func(c *crdt.Cell) bool {
+		if isNew(c) || !k.life.shown(c) {
+			return true
+		}
+		before = c
+		return false
+	})
+	for _, c := range removed {
+		if (before == nil || c.Compare(before) > 0) && !isNew(c) && k.life.shown(c) {
+			before = c
+		}
+	}
+	return before
 }
 
 // plain reports whether ch is only new keys, or only overwrites, one of each key, as
@@ -145,7 +183,7 @@ func (k *Keyspace) plain(ch *crdt.Changes) bool {
 		if k.index.top(added.Key) != added || !k.index.alone(added.Key) {
 			return false
 		}
-		if len(ch.Removed) > 0 && ch.Removed[i].Key != added.Key {
+		if added.Kind != crdt.KindRegister || len(ch.Removed) > 0 && (ch.Removed[i].Key != added.Key || ch.Removed[i].Kind != crdt.KindRegister) {
 			return false
 		}
 	}
@@ -162,18 +200,24 @@ func (k *Keyspace) ownerOf(c *crdt.Cell) crdt.OwnerState {
 	return k.env.Owners.Get(c.Dot.Inc).State
 }
 
-// shownOf is what watches are told that key shows, or nil.
+// shownOf is what watches are told that key shows, or nil: a cell, or a summary of cells.
 func (k *Keyspace) shownOf(key string) *crdt.Cell {
 	top := k.index.top(key)
-	if top == nil || k.life.shown(top) {
+	if top == nil || top.Kind == crdt.KindRegister && k.life.shown(top) {
 		return top
 	}
-	for _, c := range k.index.all(key) {
+	return k.summaryOf(k.shownCell(key))
+}
+
+// shownCell is the highest cell of key that is shown, or nil.
+func (k *Keyspace) shownCell(key string) (shown *crdt.Cell) {
+	k.index.descend(key, func(c *crdt.Cell) bool {
 		if k.life.shown(c) {
-			return c
+			shown = c
 		}
-	}
-	return nil
+		return shown == nil
+	})
+	return shown
 }
 
 // restate updates whether key counts as dark.

@@ -23,7 +23,7 @@ func (k *Keyspace) Get(ctx context.Context, key string, o *client.GetOptions) (e
 		return k.getWith(ctx, key, o)
 	}
 	c := k.index.newest.Load(key)
-	if c == nil || !lives(c) {
+	if c == nil || !lives(c) || c.Kind != crdt.KindRegister {
 		return k.getHidden(key, c)
 	}
 	e.Key, e.Value = c.Key, c.Value
@@ -47,8 +47,11 @@ func (k *Keyspace) getHidden(key string, c *crdt.Cell) (client.Entry, error) {
 	if c != nil && !k.visible(c, time.Now().UnixMilli()) {
 		c = k.visibleSibling(key)
 	}
-	if c == nil {
+	switch {
+	case c == nil:
 		return client.Entry{}, client.ErrNotFound
+	case c.Kind != crdt.KindRegister:
+		return client.Entry{}, wrongType(c.Kind)
 	}
 	return k.entry(c), nil
 }
@@ -84,14 +87,15 @@ func (k *Keyspace) visible(c *crdt.Cell, nowMs int64) bool {
 	return crdt.Visible(c, nowMs, owner) == crdt.Shown
 }
 
-func (k *Keyspace) visibleSibling(key string) *crdt.Cell {
+func (k *Keyspace) visibleSibling(key string) (found *crdt.Cell) {
 	now := time.Now().UnixMilli()
-	for _, c := range k.index.all(key) {
+	k.index.descend(key, func(c *crdt.Cell) bool {
 		if k.visible(c, now) {
-			return c
+			found = c
 		}
-	}
-	return nil
+		return found == nil
+	})
+	return found
 }
 
 func (k *Keyspace) getSiblings(key string) (client.Entry, error) {
@@ -100,16 +104,25 @@ func (k *Keyspace) getSiblings(key string) (client.Entry, error) {
 	if len(cells) == 0 {
 		return client.Entry{}, client.ErrNotFound
 	}
+	if kind := cells[0].Kind; kind != crdt.KindRegister {
+		return client.Entry{}, wrongType(kind)
+	}
 	e := k.entry(cells[0])
 	for _, c := range cells[1:] {
+		if c.Kind != crdt.KindRegister { // a concurrent creation as another type
+			continue
+		}
 		s := k.entry(c)
 		e.Siblings = append(e.Siblings, client.Sibling{Value: s.Value, Version: s.Version, Origin: s.Origin, Modified: s.Modified})
 	}
 	return e, nil
 }
 
-// entry is a cell as users see it.
+// entry is a register, or a summary, as users see it.
 func (k *Keyspace) entry(c *crdt.Cell) client.Entry {
+	if c.Kind != crdt.KindRegister {
+		return k.typedEntry(c)
+	}
 	e := client.Entry{
 		Key:       c.Key,
 		Value:     c.Value,
@@ -188,9 +201,9 @@ func (k *Keyspace) List(ctx context.Context, prefix string, o *client.ListOption
 			k.mu.Lock()
 			page, next, more = k.page(page[:0], prefix, next, func(key string) *crdt.Cell {
 				if c := k.index.top(key); lives(c) || k.visible(c, now) {
-					return c
+					return k.summaryOf(c)
 				}
-				return k.visibleSibling(key)
+				return k.summaryOf(k.visibleSibling(key))
 			})
 			k.mu.Unlock()
 			for _, c := range page {

@@ -52,6 +52,11 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	w.Prepare()
 	var dot crdt.Dot
 	err := k.write(ctx, now, opts.Durable, func(h crdt.HLC) (err error) {
+		if top := k.index.top(key); top != nil && top.Kind != crdt.KindRegister {
+			if shown := k.shownCell(key); shown != nil && shown.Kind != crdt.KindRegister {
+				return fmt.Errorf("%w: the key is a %v: use its calls, or delete it first", client.ErrWrongType, shown.Kind)
+			}
+		}
 		w.HLC = h
 		dot, err = k.rep.Put(now, w)
 		return err
@@ -121,7 +126,7 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 		return fmt.Errorf("%w: this node was taken for gone, and is about to come back: try again", client.ErrUnavailable)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %w", client.ErrBadRequest, err)
+		return refusal(err)
 	}
 	if after.err != nil {
 		// It is in memory and spreading; only the disk is in doubt.

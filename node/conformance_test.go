@@ -28,6 +28,24 @@ func TestConformanceOverAPI(t *testing.T) {
 	})
 }
 
+func TestTypesEmbedded(t *testing.T) {
+	clienttest.RunTypes(t, func(t *testing.T) client.Cluster {
+		return start(t, node.Config{Name: "n1"})
+	})
+}
+
+func TestTypesOverAPI(t *testing.T) {
+	clienttest.RunTypes(t, func(t *testing.T) client.Cluster {
+		n := start(t, node.Config{Name: "n1", HTTP: "127.0.0.1:0"})
+		c, err := client.Dial(t.Context(), n.APIAddr(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	})
+}
+
 // Reading a keyspace over the API does not make it, and its digest is that of a
 // keyspace without any write.
 func TestReadsOverAPIMakeNoKeyspace(t *testing.T) {
