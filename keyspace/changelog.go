@@ -1,8 +1,10 @@
 package keyspace
 
 import (
+	"sync/atomic"
+
+	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/crdt"
-	"github.com/meshkv/meshkv/internal/fifo"
 )
 
 // Bounds of the change log: how far back a watch can resume exactly.
@@ -11,12 +13,20 @@ const (
 	maxLogBytes   = 32 << 20
 )
 
+const (
+	pageShift   = 7
+	pageChanges = 1 << pageShift // of one page of the log
+	// sharedChanges is for how many of the newest changes the log keeps the event that
+	// one watch made of it for the others: about 2 MiB.
+	sharedChanges = 4096
+)
+
 // A change is one step in what a key shows: from prev to next, two cells of that key,
 // one of which may be nil.
 type change struct {
 	prev, next *crdt.Cell
 	why        crdt.Visibility // why nothing is shown any more; Shown if it was removed
-	bytes      int32           // set by append, so that dropping the change does not touch its cells
+	mine       bool            // a call at this node made it
 }
 
 // key is that of its cells: it is not kept beside them, as one more pointer of each change
@@ -39,35 +49,120 @@ func (c change) size() int32 {
 	return int32(n)
 }
 
+// A logSlot is one change in the log. The pointers are taken out when it is dropped, which a
+// reader may meet; the rest is written before the change is published, and never again.
+type logSlot struct {
+	prev, next atomic.Pointer[crdt.Cell]
+	event      atomic.Pointer[client.Event] // made of it by a watch; nil: none, or not kept
+	bytes      int32                        // so that dropping the change does not touch its cells
+	why        crdt.Visibility
+	mine       bool
+}
+
+type logPage struct {
+	number uint64 // its changes are number<<pageShift and on
+	slots  [pageChanges]logSlot
+}
+
 // changeLog is the newest changes of one keyspace at one node, numbered from 1
 // in apply order. It is bounded in count and bytes; a reader that falls behind
-// its start must take a snapshot. Not safe for concurrent use.
+// its start must take a snapshot. One goroutine at a time may add and drop; any number
+// may read meanwhile, without a lock: a slow reader holds a number, and no memory.
 type changeLog struct {
-	changes fifo.Queue[change]
-	last    uint64 // number of the newest, 0 if there never was one
-	bytes   int64
+	pages  atomic.Pointer[[]atomic.Pointer[logPage]] // page number p is at p modulo their count, a power of two
+	last   atomic.Uint64                             // number of the newest, 0 if there never was one
+	first  atomic.Uint64                             // number of the oldest less one
+	bytes  int64
+	newest *logPage
 }
 
 // oldest is the number of the oldest change held; last+1 if none is.
-func (l *changeLog) oldest() uint64 { return l.last - uint64(l.changes.Len()) + 1 }
+func (l *changeLog) oldest() uint64 { return l.first.Load() + 1 }
 
-func (l *changeLog) append(c change) {
-	if l.changes.Len() == maxLogChanges {
+// held is how many changes there are to read.
+func (l *changeLog) held() int { return int(l.last.Load() - l.first.Load()) }
+
+// add makes c the newest change, which readers see once it is published.
+func (l *changeLog) add(c change) (n uint64) {
+	n = l.last.Load() + 1
+	if l.held() == maxLogChanges {
 		l.dropOldest()
 	}
-	c.bytes = c.size()
-	l.changes.Push(c)
-	l.last++
-	l.bytes += int64(c.bytes)
-	for l.bytes > maxLogBytes && l.changes.Len() > 1 {
+	if p := n >> pageShift; l.newest == nil || l.newest.number != p {
+		l.addPage(p)
+	}
+	s := &l.newest.slots[n&(pageChanges-1)]
+	s.bytes, s.why, s.mine = c.size(), c.why, c.mine
+	if c.prev != nil {
+		s.prev.Store(c.prev)
+	}
+	if c.next != nil {
+		s.next.Store(c.next)
+	}
+	l.bytes += int64(s.bytes)
+	for l.bytes > maxLogBytes && l.oldest() < n {
 		l.dropOldest()
 	}
+	if n > sharedChanges {
+		if old := l.slot(n - sharedChanges); old != nil && old.event.Load() != nil {
+			old.event.Store(nil)
+		}
+	}
+	return n
+}
+
+func (l *changeLog) publish(n uint64) { l.last.Store(n) }
+
+func (l *changeLog) addPage(number uint64) {
+	first := l.oldest() >> pageShift
+	pages := l.pages.Load()
+	if pages == nil || number-first >= uint64(len(*pages)) {
+		grown := make([]atomic.Pointer[logPage], 1)
+		if pages != nil {
+			grown = make([]atomic.Pointer[logPage], 2*len(*pages))
+			for p := first; p < number; p++ {
+				grown[p&uint64(len(grown)-1)].Store((*pages)[p&uint64(len(*pages)-1)].Load())
+			}
+		}
+		pages = &grown
+		l.pages.Store(pages)
+	}
+	l.newest = &logPage{number: number}
+	(*pages)[number&uint64(len(*pages)-1)].Store(l.newest)
 }
 
 func (l *changeLog) dropOldest() {
-	l.bytes -= int64(l.changes.At(0).bytes)
-	l.changes.Drop()
+	n := l.oldest()
+	s := l.slot(n)
+	l.first.Store(n) // before it goes: see at
+	l.bytes -= int64(s.bytes)
+	s.prev.Store(nil)
+	s.next.Store(nil)
+	s.event.Store(nil)
+	if (n+1)&(pageChanges-1) == 0 { // it was the last one of its page
+		pages := *l.pages.Load()
+		pages[n>>pageShift&uint64(len(pages)-1)].Store(nil)
+	}
 }
 
-// at is change number n, which must be held.
-func (l *changeLog) at(n uint64) change { return *l.changes.At(int(n - l.oldest())) }
+// slot is that of change n, or nil if its page is not held.
+func (l *changeLog) slot(n uint64) *logSlot {
+	pages := l.pages.Load()
+	if pages == nil {
+		return nil
+	}
+	p := (*pages)[n>>pageShift&uint64(len(*pages)-1)].Load()
+	if p == nil || p.number != n>>pageShift {
+		return nil
+	}
+	return &p.slots[n&(pageChanges-1)]
+}
+
+// at is change number n, which was added. False: it is held no more.
+func (l *changeLog) at(n uint64) (c change, s *logSlot, ok bool) {
+	if s = l.slot(n); s == nil {
+		return c, nil, false
+	}
+	c = change{prev: s.prev.Load(), next: s.next.Load(), why: s.why, mine: s.mine}
+	return c, s, n >= l.oldest() // looked at last: so nothing was taken out before
+}

@@ -19,6 +19,7 @@ import (
 // other node has is lost.
 func (k *Keyspace) Drop(ctx context.Context) error {
 	ticket, err := k.drop()
+	k.hub.wait()
 	if err != nil {
 		return fmt.Errorf("drop keyspace %s: %w", k.name, err)
 	}
@@ -50,6 +51,7 @@ func (k *Keyspace) end() (err error) {
 		k.rep.LinkDown(l.Peer)
 	}
 	k.signal()
+	k.hub.close()
 	if k.env.Writer != nil {
 		k.ticket, err = k.env.Writer.Drop(k.id)
 	}

@@ -49,7 +49,7 @@ func stateOf(k *Keyspace) seenState {
 	s := seenState{
 		Stats: k.rep.Stats(), Links: k.rep.Links(), Data: hexSum(data) + hexSum(clock), Wakes: k.env.Waker.(*countWakes).n,
 		Queued: k.env.queues.bytes.Load(), SweepAt: k.sweepAt, Looks: len(k.life.due), Hidden: maps.Clone(k.life.hidden),
-		Regrets: len(k.mine.gone), Settled: maps.Clone(k.settling.since), Log: k.log.last,
+		Regrets: len(k.mine.gone), Settled: maps.Clone(k.settling.since), Log: k.log.last.Load(),
 	}
 	s.Total, s.Lags = k.rep.Lags(allOrigins)
 	return s

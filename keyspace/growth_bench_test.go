@@ -48,7 +48,7 @@ func BenchmarkGrowth(b *testing.B) {
 	b.Run("log", func(b *testing.B) {
 		grow(b, func() func(*crdt.Cell) {
 			var l changeLog
-			return func(c *crdt.Cell) { l.append(change{next: c}) }
+			return func(c *crdt.Cell) { l.publish(l.add(change{next: c})) }
 		})
 	})
 }

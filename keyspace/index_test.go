@@ -1,7 +1,6 @@
 package keyspace
 
 import (
-	"cmp"
 	"slices"
 	"testing"
 
@@ -99,30 +98,4 @@ func sumAll(cells []*crdt.Cell) (s dotSum) {
 		s = s.plus(sumOf(c.Dot))
 	}
 	return s
-}
-
-// The log gives back the newest changes, within its bounds.
-func TestChangeLogBounds(t *testing.T) {
-	var l changeLog
-	for i := range maxLogChanges + 10 {
-		l.append(change{next: &crdt.Cell{Key: string(rune('a' + i%26))}})
-	}
-	if l.changes.Len() != maxLogChanges || l.oldest() != 11 || l.last != maxLogChanges+10 {
-		t.Errorf("count %d, oldest %d, last %d", l.changes.Len(), l.oldest(), l.last)
-	}
-	for _, n := range []uint64{l.oldest(), l.last} {
-		if want := string(rune('a' + (n-1)%26)); l.at(n).key() != want {
-			t.Errorf("change %d is of %q, want %q", n, l.at(n).key(), want)
-		}
-	}
-	big := &crdt.Cell{Key: "big", Value: make([]byte, maxLogBytes/2)}
-	for range 3 {
-		l.append(change{next: big})
-	}
-	if l.bytes > maxLogBytes || l.changes.Len() != 1 {
-		t.Errorf("%d changes of %d bytes", l.changes.Len(), l.bytes)
-	}
-	if c := cmp.Compare(l.oldest(), l.last); c != 0 {
-		t.Errorf("oldest %d, last %d", l.oldest(), l.last)
-	}
 }

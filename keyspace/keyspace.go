@@ -91,7 +91,8 @@ type Keyspace struct {
 	settleAfter time.Duration // see SetSettleAfter
 	local       bool          // the running change is a call of this process, not a peer's
 	lost        bool          // Lost was called, and Renew was not yet
-	log         changeLog
+	log         changeLog     // any goroutine may read it
+	hub         *hub
 	logID       uint64              // in cursors: tells log from all others, earlier ones of this keyspace included
 	dark        map[string]struct{} // keys that have cells and show none
 	changed     chan struct{}       // closed at the next change; nil if nobody waits
@@ -127,6 +128,7 @@ func open(id string, origin crdt.Inc, env *Env, st storage.KeyspaceState, now ti
 		mine:   newRegistry(),
 		dark:   make(map[string]struct{}),
 		logID:  rand.Uint64(),
+		hub:    newHub(),
 	}
 	clock := st.Clock
 	if clock == nil {

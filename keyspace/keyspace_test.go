@@ -495,7 +495,7 @@ func TestF9WatchFollowsTheStore(t *testing.T) {
 			"reconnect": func(*rapid.T) { w.Close(); open() },
 			"overrun": func(*rapid.T) { // the log forgets everything
 				k.mu.Lock()
-				for k.log.changes.Len() > 0 {
+				for k.log.held() > 0 {
 					k.log.dropOldest()
 				}
 				k.mu.Unlock()

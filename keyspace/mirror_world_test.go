@@ -244,8 +244,8 @@ func (w *mirrorWorld) run() {
 
 // look checks what watches of n are told: of each key, one state after another.
 func (w *mirrorWorld) look(n *mirrorNode) {
-	for log := &n.ks.log; n.seen < log.last; n.seen++ {
-		c := log.at(n.seen + 1)
+	for log := &n.ks.log; n.seen < log.last.Load(); n.seen++ {
+		c, _, _ := log.at(n.seen + 1)
 		if c.next == nil {
 			continue
 		}

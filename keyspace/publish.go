@@ -238,13 +238,15 @@ func (k *Keyspace) restated(key string, before *crdt.Cell) {
 	if before == nil && next == nil || before != nil && next != nil && before.Dot == next.Dot {
 		return
 	}
-	c := change{prev: before, next: next}
+	c := change{prev: before, next: next, mine: k.local}
 	if next == nil {
 		if top := k.index.top(key); top != nil {
 			c.why = k.life.hidden[top.Dot]
 		}
 	}
-	k.log.append(c)
+	n := k.log.add(c)
+	k.hub.touch(key, n, k.log.oldest())
+	k.log.publish(n)
 }
 
 // signal wakes whoever waits for a change.

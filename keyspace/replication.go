@@ -196,7 +196,9 @@ func (k *Keyspace) Met() bool {
 // Close ends watches and refuses further calls. Reads go on.
 func (k *Keyspace) Close() {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.done = true
 	k.signal()
+	k.hub.close()
+	k.mu.Unlock()
+	k.hub.wait()
 }

@@ -5,17 +5,17 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/meshkv/meshkv/client"
 	"github.com/meshkv/meshkv/crdt"
 )
 
 const (
-	watchChanges = 1024 // changes looked at in one hold of the mutex
+	watchChanges = 1024 // changes looked at in one hold of the mutex, or before the watch is asked whether it was closed
 	watchBuffer  = 256  // events prepared at once, at most
 	watchKeeps   = 32   // events that a watch keeps room for while it waits
 )
@@ -34,18 +34,29 @@ const (
 // that it never holds more than one page. Keys up to `from` have been read: their
 // changes are delivered as they come; the other keys' are skipped, because a
 // later page shows their outcome. If it falls behind the log it starts again
-// with a resync. Writers do nothing for a watch but append to the log.
+// with a resync.
+//
+// What it has to look at it finds by the numbers that its group keeps. Only for what these
+// do not tell, after a resumption or when it is far behind, it looks through the log.
+// Nothing of that needs the mutex of the keyspace, but for a page of the snapshot.
 type watch struct {
 	k      *Keyspace
 	prefix string
+	group  *group
 
 	mu    sync.Mutex // protects the fields below; taken before k.mu
 	phase watchPhase
-	from  string         // snapshot: the next key
-	next  uint64         // number of the next change to look at
-	buf   []client.Event // prepared; those before at are delivered, and zero
-	at    int
+	from  string // snapshot: the next key
+	next  uint64 // changes of lower numbers have been looked at
+	upTo  uint64 // changes up to this one are looked for in the log
+	seen  uint64 // changes of the group that have been looked at, or are among the others
+	buf   []*client.Event
+	at    int // those before it are delivered, and nil
 	cells []*crdt.Cell
+
+	parked atomic.Bool   // it waits, or is about to
+	due    bool          // it is in ready of the hub, whose mutex protects this
+	woken  chan struct{} // holds a token when there may be something to look at
 
 	once   sync.Once
 	closed chan struct{}
@@ -57,36 +68,44 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 	if o != nil {
 		opts = *o
 	}
-	w := &watch{k: k, prefix: prefix, from: prefix, closed: make(chan struct{})}
+	w := &watch{k: k, prefix: prefix, from: prefix, woken: make(chan struct{}, 1), closed: make(chan struct{})}
+	var resume uint64
+	w.phase = phaseSnapshot
+	if opts.UpdatesOnly {
+		w.phase = phaseSynced
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.done {
 		return nil, client.ErrDraining
 	}
-	w.next = k.log.last + 1
-	switch {
-	case opts.From != "":
+	last := k.log.last.Load()
+	if opts.From != "" {
 		origin, n, err := parseCursor(opts.From)
 		if err != nil {
 			return nil, err
 		}
 		w.phase = phaseResync
-		if origin == k.logID && n <= k.log.last && n+1 >= k.log.oldest() {
-			w.phase, w.next = phaseChanges, n+1
+		if origin == k.logID && n <= last && n+1 >= k.log.oldest() {
+			w.phase, resume = phaseChanges, n+1
 		}
-	case opts.UpdatesOnly:
-		w.phase = phaseSynced
-	default:
-		w.phase = phaseSnapshot
+	}
+	k.hub.enter(w)
+	w.seen, w.next = w.group.count.Load(), last+1
+	if w.phase == phaseChanges {
+		w.next, w.upTo = resume, last
+		if i, ok := w.group.since(resume - 1); ok {
+			w.seen, w.upTo = i, 0
+		}
 	}
 	k.watchers.Add(1)
 	return w, nil
 }
 
 // A cursor is the log and the number of a change in it, as %016x-%d.
-func (w *watch) cursor(n uint64) client.Cursor {
+func (k *Keyspace) cursor(n uint64) client.Cursor {
 	var id [8]byte
-	binary.BigEndian.PutUint64(id[:], w.k.logID)
+	binary.BigEndian.PutUint64(id[:], k.logID)
 	b := hex.AppendEncode(make([]byte, 0, 40), id[:])
 	return client.Cursor(strconv.AppendUint(append(b, '-'), n, 10))
 }
@@ -113,28 +132,63 @@ func (w *watch) Next(ctx context.Context) (client.Event, error) {
 		}
 		if w.at < len(w.buf) {
 			ev := w.buf[w.at]
-			w.buf[w.at] = client.Event{}
+			w.buf[w.at] = nil
 			w.at++
-			return ev, nil
+			return *ev, nil
 		}
 		w.at, w.buf = 0, w.buf[:0]
-		changed, err := w.fill()
-		if err != nil {
-			return client.Event{}, err
+		if w.k.hub.closed.Load() {
+			return client.Event{}, client.ErrDraining
 		}
-		if changed == nil {
+		if wait := w.fill(); !wait {
 			continue
 		}
 		if cap(w.buf) > watchKeeps { // there may be thousands of watches
 			w.buf = nil
 		}
+		if !w.park() {
+			continue
+		}
 		select {
-		case <-changed:
+		case <-w.woken:
 		case <-w.closed:
-			return client.Event{}, client.ErrClosed
 		case <-ctx.Done():
+			w.unpark()
 			return client.Event{}, ctx.Err()
 		}
+		w.unpark()
+	}
+}
+
+// park has the watch woken at the next change of its group, unless there is one already.
+func (w *watch) park() bool {
+	select {
+	case <-w.woken: // for what has been looked at
+	default:
+	}
+	w.group.parked.Add(1)
+	w.parked.Store(true)
+	// A writer counts a change before it looks who is parked.
+	if w.group.count.Load() == w.seen && !w.k.hub.closed.Load() {
+		return true
+	}
+	w.unpark()
+	return false
+}
+
+// unpark reports whether the watch was parked.
+func (w *watch) unpark() bool {
+	if !w.parked.CompareAndSwap(true, false) {
+		return false
+	}
+	w.group.parked.Add(-1)
+	return true
+}
+
+func (w *watch) signal() {
+	select {
+	case w.woken <- struct{}{}:
+	default: // it has a token already
 	}
 }
 
@@ -143,95 +197,150 @@ func (w *watch) Close() error {
 	w.once.Do(func() {
 		close(w.closed)
 		w.k.watchers.Add(-1)
+		w.k.mu.Lock()
+		defer w.k.mu.Unlock()
+		w.k.hub.leave(w)
 	})
 	return nil
 }
 
-// fill prepares events. If there is nothing to deliver and nothing to read, it
-// returns a channel that is closed at the next change.
-func (w *watch) fill() (changed <-chan struct{}, err error) {
-	k := w.k
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.done {
-		return nil, client.ErrDraining
-	}
-	if w.next < k.log.oldest() {
-		w.phase = phaseResync
-	}
+// fill prepares events. True: there is nothing to deliver and nothing to read.
+func (w *watch) fill() (wait bool) {
 	if w.phase == phaseResync {
-		w.buf = append(w.buf, client.Event{Type: client.EventResync})
-		w.phase, w.from, w.next = phaseSnapshot, w.prefix, k.log.last+1
-		return nil, nil
+		w.restart()
+		w.buf = append(w.buf, &client.Event{Type: client.EventResync})
+		return false
 	}
-	switch caughtUp := w.read(); {
+	switch caughtUp, ok := w.read(watchBuffer); {
+	case !ok:
+		w.phase = phaseResync
 	case !caughtUp:
-		return nil, nil
 	case w.phase == phaseSnapshot:
 		w.page()
-		return nil, nil
 	case w.phase == phaseSynced: // behind what was just read, or steady writes would put it off for ever
-		w.buf = append(w.buf, client.Event{Type: client.EventSynced, Cursor: w.cursor(w.next - 1)})
+		w.buf = append(w.buf, &client.Event{Type: client.EventSynced, Cursor: w.k.cursor(w.next - 1)})
 		w.phase = phaseChanges
-		return nil, nil
-	case len(w.buf) > 0:
-		return nil, nil
+	default:
+		return len(w.buf) == 0
 	}
-	return k.awaitChange(), nil
+	return false
 }
 
-// read delivers changes from the log and reports whether it reached the end.
-func (w *watch) read() (caughtUp bool) {
-	k := w.k
-	for range watchChanges {
-		if w.next > k.log.last {
-			return true
-		}
-		if len(w.buf) >= watchBuffer {
-			return false
-		}
-		c := k.log.at(w.next)
-		w.next++
-		if key := c.key(); !strings.HasPrefix(key, w.prefix) || w.phase == phaseSnapshot && key >= w.from {
-			continue
-		}
-		if left := k.log.last + 1 - w.next; len(w.buf) == 0 && left > 0 && w.phase == phaseChanges {
-			w.buf = slices.Grow(w.buf, int(min(1+left, watchBuffer)))
-		}
-		w.buf = append(w.buf, w.event(c))
-	}
-	return w.next > k.log.last
+// restart begins with the snapshot again.
+func (w *watch) restart() {
+	w.k.mu.Lock()
+	defer w.k.mu.Unlock()
+	w.phase, w.from = phaseSnapshot, w.prefix
+	w.next, w.upTo, w.seen = w.k.log.last.Load()+1, 0, w.group.count.Load()
 }
 
 // page delivers the next page of the snapshot, read at the end of the log.
 func (w *watch) page() {
 	k := w.k
+	k.mu.Lock()
+	if w.group.count.Load()-w.seen > watchChanges { // writers are not to wait for all that
+		k.mu.Unlock()
+		return
+	}
+	if caughtUp, ok := w.read(2 * watchChanges); !ok || !caughtUp {
+		k.mu.Unlock()
+		if !ok {
+			w.phase = phaseResync
+		}
+		return
+	}
 	var next string
 	var more bool
 	w.cells, next, more = k.page(w.cells[:0], w.prefix, w.from, k.shownOf)
-	for _, c := range w.cells {
-		w.buf = append(w.buf, client.Event{Type: client.EventPut, Entry: k.entry(c)})
+	k.mu.Unlock()
+	events := make([]client.Event, len(w.cells))
+	for i, c := range w.cells {
+		events[i] = client.Event{Type: client.EventPut, Entry: k.entry(c)}
+		w.buf = append(w.buf, &events[i])
 	}
 	clear(w.cells)
 	w.from = next
 	if !more {
-		w.phase = phaseSynced
+		w.phase, w.cells = phaseSynced, nil
 	}
 }
 
-// event is a change as users see it, with the cursor after it. During the
-// snapshot there is no cursor: a watch that broke off there starts again.
-func (w *watch) event(c change) client.Event {
-	var ev client.Event
-	if w.phase == phaseChanges {
-		ev.Cursor = w.cursor(w.next - 1)
+// read delivers changes, at most so many, and reports whether it reached the end. Not ok:
+// it has fallen behind the log.
+func (w *watch) read(limit int) (caughtUp, ok bool) {
+	log, g := &w.k.log, w.group
+	last := log.last.Load() // before the changes of the group are counted, which thus are all up to it
+	for looked := 0; w.next <= w.upTo; looked++ {
+		if len(w.buf) >= limit || looked == watchChanges {
+			return false, true
+		}
+		c, s, held := log.at(w.next)
+		if !held {
+			return false, false
+		}
+		if strings.HasPrefix(c.key(), w.prefix) {
+			w.deliver(w.next, c, s)
+		}
+		w.next++
 	}
+	for count := g.count.Load(); w.seen < count; w.seen++ {
+		if len(w.buf) >= limit {
+			return false, true
+		}
+		n, known := g.number(w.seen)
+		if !known { // they were too many: look through the log up to what is counted now
+			w.seen, w.upTo = g.newest()
+			return false, w.next >= log.oldest()
+		}
+		if n < w.next {
+			continue
+		}
+		c, s, held := log.at(n)
+		if !held {
+			return false, false
+		}
+		w.deliver(n, c, s)
+		w.next = n + 1
+	}
+	w.next = max(w.next, last+1)
+	return true, true
+}
+
+// deliver prepares change n, unless a later page shows its outcome.
+func (w *watch) deliver(n uint64, c change, s *logSlot) {
+	if w.phase == phaseSnapshot && c.key() >= w.from {
+		return
+	}
+	// During the snapshot there is no cursor: a watch that broke off there starts again.
+	if w.phase != phaseChanges {
+		ev := w.k.event(c)
+		w.buf = append(w.buf, ev)
+		return
+	}
+	ev := s.event.Load()
+	if ev == nil {
+		ev = w.k.event(c)
+		ev.Cursor = w.k.cursor(n)
+		if w.group.size.Load() > 1 && n+sharedChanges > w.k.log.last.Load() {
+			s.event.Store(ev)
+		}
+	}
+	w.buf = append(w.buf, ev)
+}
+
+// event is a change as users see it.
+func (k *Keyspace) event(c change) *client.Event {
+	both := new(struct {
+		event client.Event
+		prev  client.Entry
+	})
+	ev := &both.event
 	if c.prev != nil {
-		prev := w.k.entry(c.prev)
-		ev.Prev = &prev
+		both.prev = k.entry(c.prev)
+		ev.Prev = &both.prev
 	}
 	if c.next != nil {
-		ev.Type, ev.Entry = client.EventPut, w.k.entry(c.next)
+		ev.Type, ev.Entry = client.EventPut, k.entry(c.next)
 		return ev
 	}
 	ev.Type, ev.Entry = client.EventDelete, client.Entry{Key: c.key()}
