@@ -16,8 +16,8 @@ const (
 const (
 	pageShift   = 7
 	pageChanges = 1 << pageShift // of one page of the log
-	// sharedChanges is for how many of the newest changes the log keeps the event that
-	// one watch made of it for the others: about 2 MiB.
+	// sharedChanges is how many changes keep the event that one watch made of them for the
+	// others: about 2 MiB.
 	sharedChanges = 4096
 )
 
@@ -74,6 +74,9 @@ type changeLog struct {
 	first  atomic.Uint64                             // number of the oldest less one
 	bytes  int64
 	newest *logPage
+
+	shared      atomic.Pointer[[sharedChanges]atomic.Uint64] // changes that keep an event; nil: none ever did
+	sharedCount atomic.Uint64
 }
 
 // oldest is the number of the oldest change held; last+1 if none is.
@@ -102,11 +105,6 @@ func (l *changeLog) add(c change) (n uint64) {
 	l.bytes += int64(s.bytes)
 	for l.bytes > maxLogBytes && l.oldest() < n {
 		l.dropOldest()
-	}
-	if n > sharedChanges {
-		if old := l.slot(n - sharedChanges); old != nil && old.event.Load() != nil {
-			old.event.Store(nil)
-		}
 	}
 	return n
 }
@@ -165,4 +163,25 @@ func (l *changeLog) at(n uint64) (c change, s *logSlot, ok bool) {
 	}
 	c = change{prev: s.prev.Load(), next: s.next.Load(), why: s.why, mine: s.mine}
 	return c, s, n >= l.oldest() // looked at last: so nothing was taken out before
+}
+
+// share keeps ev with change n, which is in s, for other watches, and the event of another
+// change no more.
+func (l *changeLog) share(n uint64, s *logSlot, ev *client.Event) {
+	if !s.event.CompareAndSwap(nil, ev) {
+		return
+	}
+	ring := l.shared.Load()
+	if ring == nil {
+		l.shared.CompareAndSwap(nil, new([sharedChanges]atomic.Uint64))
+		ring = l.shared.Load()
+	}
+	if old := ring[l.sharedCount.Add(1)%sharedChanges].Swap(n); old != 0 && old != n {
+		if s := l.slot(old); s != nil {
+			s.event.Store(nil)
+		}
+	}
+	if n < l.oldest() { // it was dropped meanwhile
+		s.event.Store(nil)
+	}
 }

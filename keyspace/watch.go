@@ -17,6 +17,7 @@ import (
 const (
 	watchChanges = 1024 // changes looked at in one hold of the mutex, or before the watch is asked whether it was closed
 	watchBuffer  = 256  // events prepared at once, at most
+	watchCalm    = 64   // changes between two rests of a watch that are too few to rest for
 	watchKeeps   = 32   // events that a watch keeps room for while it waits
 )
 
@@ -54,8 +55,13 @@ type watch struct {
 	at    int // those before it are delivered, and nil
 	cells []*crdt.Cell
 
+	window   uint64 // of the hub, in which it took
+	spent    int64  // so many events
+	rested   uint64 // the newest change when it last rested
+	restarts int    // since it was last up to date
+
 	parked atomic.Bool   // it waits, or is about to
-	due    bool          // it is in ready of the hub, whose mutex protects this
+	due    bool          // it is in a list of the hub, whose mutex protects this
 	woken  chan struct{} // holds a token when there may be something to look at
 
 	once   sync.Once
@@ -140,7 +146,19 @@ func (w *watch) Next(ctx context.Context) (client.Event, error) {
 		if w.k.hub.closed.Load() {
 			return client.Event{}, client.ErrDraining
 		}
+		if w.tired() {
+			w.k.hub.rest(w)
+			select {
+			case <-w.woken:
+				continue
+			case <-w.closed:
+				return client.Event{}, client.ErrClosed
+			case <-ctx.Done():
+				return client.Event{}, ctx.Err()
+			}
+		}
 		if wait := w.fill(); !wait {
+			w.spent += int64(len(w.buf))
 			continue
 		}
 		if cap(w.buf) > watchKeeps { // there may be thousands of watches
@@ -158,6 +176,26 @@ func (w *watch) Next(ctx context.Context) (client.Event, error) {
 		}
 		w.unpark()
 	}
+}
+
+// tired reports whether the watch is to leave the processor to the writers, since it has had
+// its share. That doubles whenever it has fallen behind the log: in the end it must come
+// to the end of a snapshot.
+func (w *watch) tired() bool {
+	h := w.k.hub
+	if window := h.began.Load(); window != w.window {
+		w.window, w.spent = window, 0
+	}
+	if w.spent < h.share.Load()<<min(w.restarts, 16) {
+		return false
+	}
+	w.spent = 0
+	last := w.k.log.last.Load()
+	if last-w.rested < watchCalm {
+		return false
+	}
+	w.rested = last
+	return true
 }
 
 // park has the watch woken at the next change of its group, unless there is one already.
@@ -219,7 +257,7 @@ func (w *watch) fill() (wait bool) {
 		w.page()
 	case w.phase == phaseSynced: // behind what was just read, or steady writes would put it off for ever
 		w.buf = append(w.buf, &client.Event{Type: client.EventSynced, Cursor: w.k.cursor(w.next - 1)})
-		w.phase = phaseChanges
+		w.phase, w.restarts = phaseChanges, 0
 	default:
 		return len(w.buf) == 0
 	}
@@ -230,6 +268,7 @@ func (w *watch) fill() (wait bool) {
 func (w *watch) restart() {
 	w.k.mu.Lock()
 	defer w.k.mu.Unlock()
+	w.restarts++
 	w.phase, w.from = phaseSnapshot, w.prefix
 	w.next, w.upTo, w.seen = w.k.log.last.Load()+1, 0, w.group.count.Load()
 }
@@ -321,8 +360,8 @@ func (w *watch) deliver(n uint64, c change, s *logSlot) {
 	if ev == nil {
 		ev = w.k.event(c)
 		ev.Cursor = w.k.cursor(n)
-		if w.group.size.Load() > 1 && n+sharedChanges > w.k.log.last.Load() {
-			s.event.Store(ev)
+		if w.group.size.Load() > 1 {
+			w.k.log.share(n, s, ev)
 		}
 	}
 	w.buf = append(w.buf, ev)
