@@ -44,6 +44,9 @@ type DialOptions struct {
 	// Dialer makes the connections instead of the machine's network; the address
 	// is only a name then. Default: TCP to the address.
 	Dialer func(ctx context.Context) (net.Conn, error)
+	// DialTo is Dialer for clients of several nodes: it is told to which address. At most
+	// one of the two may be set.
+	DialTo func(ctx context.Context, addr string) (net.Conn, error)
 	// FailFast makes calls and watches return ErrUnavailable at once while there
 	// is no connection, instead of waiting for one. A watch stays usable.
 	FailFast bool
@@ -83,18 +86,22 @@ func (o *DialOptions) withDefaults() DialOptions {
 
 const minBackoff = 50 * time.Millisecond
 
-// A Client is a connection to one node, made again whenever it breaks. It
-// implements Cluster. Calls from many goroutines share it: they are pipelined,
+// A Client is a connection to one node, made again whenever it breaks, to the same node
+// or to another of those that Dial was given. It implements Cluster. Calls from many goroutines share it: they are pipelined,
 // and none waits for another.
 //
 // A call waits, within its time, for a node that is not reachable, and then
 // returns ErrUnavailable. A read whose connection breaks is asked again; a write
-// that may have reached the node returns ErrUnknownOutcome. Watches survive
+// that may have reached the node returns ErrUnknownOutcome and is never repeated, one that
+// has certainly not is made at the next node. Watches survive
 // broken connections and restarts of the node: they resume where they were or,
-// where the node cannot, compare a new snapshot with what they have shown and
+// where the node cannot, as another one, compare a new snapshot with what they have shown and
 // report the difference. For that a watch keeps the entries that it has shown.
+//
+// Another node of an eventual keyspace may not have yet what the former one had shown: what a
+// reader sees then goes back for a while, and a watch reports that as the changes that it is.
 type Client struct {
-	addr   string
+	addrs  []string
 	opts   DialOptions
 	cancel context.CancelFunc
 	done   <-chan struct{} // closed by Close
@@ -104,6 +111,7 @@ type Client struct {
 	mu      sync.Mutex // protects the fields below
 	conn    *conn      // nil while there is none
 	changed chan struct{}
+	at      int   // in addrs: of conn, or to be tried next
 	lastErr error // of the last attempt to connect
 	strong  map[string]StrongHandle
 }
@@ -113,21 +121,23 @@ var (
 	_ StrongCaller = (*Client)(nil)
 )
 
-// Dial connects to the API of a node: host:port, or a URL http://host:port. It
-// fails with ErrUnavailable if the node cannot be reached now. The caller must
-// Close the client.
+// maxAddrs bounds the nodes of one client: while none is reachable all are tried in turn.
+const maxAddrs = 64
+
+// Dial connects to the API of a node: host:port, or a URL http://host:port. Of several,
+// with commas between them, it takes the first that can be reached; when the connection
+// breaks or the node stops, the client goes on with the next, round and round, and does not
+// come back of itself. Dial fails with ErrUnavailable if none can be reached now. The
+// caller must Close the client.
 func Dial(ctx context.Context, addr string, o *DialOptions) (*Client, error) {
-	hostport := addr
-	if o == nil || o.Dialer == nil {
-		var err error
-		if hostport, err = hostPort(addr); err != nil {
-			return nil, err
-		}
+	addrs, err := addresses(addr, o)
+	if err != nil {
+		return nil, err
 	}
 	life, cancel := context.WithCancel(context.Background())
-	c := &Client{addr: hostport, opts: o.withDefaults(), cancel: cancel, done: life.Done(), changed: make(chan struct{}),
+	c := &Client{addrs: addrs, opts: o.withDefaults(), cancel: cancel, done: life.Done(), changed: make(chan struct{}),
 		waits: make(chan struct{}, maxWaits), strong: make(map[string]StrongHandle)}
-	first, err := c.connect(ctx)
+	first, err := c.connectAny(ctx)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -135,6 +145,32 @@ func Dial(ctx context.Context, addr string, o *DialOptions) (*Client, error) {
 	c.install(first)
 	c.wg.Go(func() { c.keepConnected(life, first) })
 	return c, nil
+}
+
+// addresses are the nodes that are meant by the addr of Dial.
+func addresses(addr string, o *DialOptions) ([]string, error) {
+	named := o != nil && o.DialTo != nil
+	if o != nil && o.Dialer != nil {
+		if named {
+			return nil, fmt.Errorf("%w: DialOptions with both Dialer and DialTo: give one of them", ErrBadRequest)
+		}
+		return []string{addr}, nil
+	}
+	addrs := strings.Split(addr, ",")
+	if len(addrs) > maxAddrs {
+		return nil, fmt.Errorf("%w: %d addresses: give at most %d", ErrBadRequest, len(addrs), maxAddrs)
+	}
+	for i, a := range addrs {
+		a = strings.TrimSpace(a)
+		if !named {
+			var err error
+			if a, err = hostPort(a); err != nil {
+				return nil, err
+			}
+		}
+		addrs[i] = a
+	}
+	return addrs, nil
 }
 
 func hostPort(addr string) (string, error) {
@@ -161,8 +197,13 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// Addr is the host:port of the node.
-func (c *Client) Addr() string { return c.addr }
+// Addr is the host:port of the node that serves the client or, while there is none, of the one
+// that is tried next.
+func (c *Client) Addr() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.addrs[c.at]
+}
 
 // keepConnected replaces connections that broke or are being drained.
 func (c *Client) keepConnected(ctx context.Context, cur *conn) {
@@ -174,15 +215,16 @@ func (c *Client) keepConnected(ctx context.Context, cur *conn) {
 			return
 		}
 		c.discard(cur)
+		c.tryNext() // whether this one comes back is seen when the others have been tried
 		backoff := minBackoff
 		for {
-			next, err := c.connect(ctx)
+			next, err := c.connectAny(ctx)
 			if err == nil {
 				c.install(next)
 				cur = next
 				break
 			}
-			c.opts.Logger.Debug("connecting again failed", "addr", c.addr, "err", err)
+			c.opts.Logger.Debug("connecting again failed", "addrs", c.addrs, "err", err)
 			c.mu.Lock()
 			c.lastErr = err
 			c.mu.Unlock()
@@ -192,6 +234,23 @@ func (c *Client) keepConnected(ctx context.Context, cur *conn) {
 			backoff = min(2*backoff, c.opts.MaxBackoff)
 		}
 	}
+}
+
+// connectAny makes one attempt at each node, until one succeeds. The error is the last one.
+func (c *Client) connectAny(ctx context.Context) (cn *conn, err error) {
+	for range c.addrs {
+		if cn, err = c.connect(ctx, c.Addr()); err == nil || ctx.Err() != nil {
+			break
+		}
+		c.tryNext()
+	}
+	return cn, err
+}
+
+func (c *Client) tryNext() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = (c.at + 1) % len(c.addrs)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -229,7 +288,7 @@ func (c *Client) discard(cn *conn) {
 func (c *Client) await(ctx context.Context) (*conn, error) {
 	for {
 		c.mu.Lock()
-		cn, changed, lastErr := c.conn, c.changed, c.lastErr
+		cn, changed, lastErr, addr := c.conn, c.changed, c.lastErr, c.addrs[c.at]
 		c.mu.Unlock()
 		if c.isClosed() {
 			return nil, ErrClosed
@@ -238,7 +297,7 @@ func (c *Client) await(ctx context.Context) (*conn, error) {
 			return cn, nil
 		}
 		if lastErr == nil {
-			lastErr = fmt.Errorf("%w: the connection to %s broke", ErrUnavailable, c.addr)
+			lastErr = fmt.Errorf("%w: the connection broke, %s is tried next", ErrUnavailable, addr)
 		}
 		if c.opts.FailFast {
 			return nil, lastErr
@@ -263,17 +322,17 @@ func (c *Client) isClosed() bool {
 }
 
 // connect makes one attempt.
-func (c *Client) connect(ctx context.Context) (*conn, error) {
+func (c *Client) connect(ctx context.Context, addr string) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
 	defer cancel()
-	nc, err := c.dial(ctx)
+	nc, err := c.dial(ctx, addr)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, reason(err))
+		return nil, fmt.Errorf("connect to %s: %w: %w", addr, ErrUnavailable, reason(err))
 	}
 	stop := context.AfterFunc(ctx, func() { nc.SetDeadline(time.Unix(1, 0)) })
-	cn, err := c.upgrade(nc)
+	cn, err := c.upgrade(nc, addr)
 	if !stop() && err == nil {
-		err = fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, ctx.Err())
+		err = fmt.Errorf("connect to %s: %w: %w", addr, ErrUnavailable, ctx.Err())
 	}
 	if err != nil {
 		nc.Close()
@@ -287,24 +346,27 @@ func (c *Client) connect(ctx context.Context) (*conn, error) {
 	return cn, nil
 }
 
-func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+func (c *Client) dial(ctx context.Context, addr string) (net.Conn, error) {
+	if c.opts.DialTo != nil {
+		return c.opts.DialTo(ctx, addr)
+	}
 	if c.opts.Dialer != nil {
 		return c.opts.Dialer(ctx)
 	}
-	return (&net.Dialer{}).DialContext(ctx, "tcp", c.addr)
+	return (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 }
 
-func (c *Client) upgrade(nc net.Conn) (*conn, error) {
-	if _, err := fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", wire.Path, c.addr, wire.Protocol); err != nil {
-		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, reason(err))
+func (c *Client) upgrade(nc net.Conn, addr string) (*conn, error) {
+	if _, err := fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", wire.Path, addr, wire.Protocol); err != nil {
+		return nil, fmt.Errorf("connect to %s: %w: %w", addr, ErrUnavailable, reason(err))
 	}
 	r := bufio.NewReaderSize(nc, 64<<10)
 	resp, err := http.ReadResponse(r, nil)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w: %w", c.addr, ErrUnavailable, reason(err))
+		return nil, fmt.Errorf("connect to %s: %w: %w", addr, ErrUnavailable, reason(err))
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return nil, fmt.Errorf("connect to %s: %w", c.addr, refusal(resp))
+		return nil, fmt.Errorf("connect to %s: %w", addr, refusal(resp))
 	}
 	inflight, err := strconv.Atoi(resp.Header.Get(wire.MaxInflightHeader))
 	if err != nil || inflight < 1 {

@@ -136,4 +136,8 @@ type WatchOptions struct {
 	// Exact makes the watch of a strong keyspace fail with ErrCompacted, instead of a
 	// resync, where the history since From is kept no longer.
 	Exact bool
+
+	// untracked makes a remote watch keep no entries: after changes that were missed it
+	// gives a resync and a snapshot, which a Map compares itself.
+	untracked bool
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meshkv/meshkv/client/wire"
@@ -46,6 +47,10 @@ type remoteWatch struct {
 	once   sync.Once
 	closed chan struct{}
 
+	// interrupted is when the connection was lost, in Unix nanoseconds; 0: the node has taken
+	// the watch up again, and what was missed has been made up for.
+	interrupted atomic.Int64
+
 	mu     sync.Mutex // protects stream
 	stream *stream    // nil: to be opened
 
@@ -81,6 +86,7 @@ func (w *remoteWatch) Next(ctx context.Context) (Event, error) {
 		case err == nil:
 			w.backoff = 0
 			w.pending = w.view.step(ev, w.pending)
+			w.resumed()
 		case errors.Is(err, errReopened):
 		case errors.Is(err, errNotSent), errors.Is(err, errLost):
 			if ctx.Err() != nil {
@@ -155,7 +161,15 @@ func (w *remoteWatch) fromNode(ctx context.Context) (Event, error) {
 	return ev, err
 }
 
+// resumed notes that the watch is live, if it is.
+func (w *remoteWatch) resumed() {
+	if w.view.phase == phaseLive && w.interrupted.Load() != 0 {
+		w.interrupted.Store(0)
+	}
+}
+
 func (w *remoteWatch) drop(s *stream) {
+	w.interrupted.CompareAndSwap(0, time.Now().UnixNano())
 	w.mu.Lock()
 	if w.stream == s {
 		w.stream = nil
@@ -215,6 +229,7 @@ func (w *remoteWatch) connect(ctx context.Context) error {
 	default:
 	}
 	w.stream = s
+	w.resumed()
 	return nil
 }
 

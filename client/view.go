@@ -38,7 +38,7 @@ type view struct {
 func newView(o WatchOptions) *view {
 	v := &view{shown: make(map[string]Entry), first: o, cursor: o.From}
 	if o.From == "" && !o.UpdatesOnly {
-		v.phase, v.tracks = phaseSnapshot, true
+		v.phase, v.tracks = phaseSnapshot, !o.untracked
 	}
 	return v
 }
@@ -67,7 +67,7 @@ func (v *view) missed(out []Event) []Event {
 		v.phase, v.seen = phaseRebuild, make(map[string]struct{})
 		return out
 	}
-	v.phase, v.tracks, v.synced = phaseSnapshot, true, false
+	v.phase, v.tracks, v.synced = phaseSnapshot, !v.first.untracked, false
 	return append(out, Event{Type: EventResync})
 }
 
