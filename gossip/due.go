@@ -26,6 +26,7 @@ func (r *Replicator) NextDue() (at time.Time, ok bool) {
 	case r.issuedAt != 0 && r.nowNs-r.issuedAt < beaconFor:
 		due = min(due, r.issuedAt) // to set the time of the first
 	}
+	due = r.acksDue(due)
 	if len(r.order) > 0 {
 		root := r.root()
 		for _, l := range r.order {

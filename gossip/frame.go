@@ -132,6 +132,7 @@ func (r *Replicator) appendControl(l *link) {
 		appendBeacon(r.enc, b)
 	}
 	l.beacons = l.beacons[:0]
+	r.appendAcks(l)
 }
 
 // appendLanes fills the frame, which began at from and is full at full.

@@ -49,6 +49,8 @@ type link struct {
 	graft      crdt.Dots   // to ask for
 	prune      []crdt.Inc  // to be told
 	beacons    []beacon    // one of an origin
+	asks       []crdt.Inc  // origins that ask for acknowledgements
+	acks       []crdt.Inc  // origins to which acknowledgements are to be told
 	wanted     crdt.Dots   // asked for by the peer
 	replies    []*crdt.Op
 	queue      queue
@@ -125,7 +127,8 @@ func (l *link) takeHave() crdt.Dots {
 // control reports whether anything other than ops and session messages waits.
 func (l *link) control() bool {
 	return l.helloDue || l.summaryDue || l.busyDue || l.abortDue || l.behindDue || l.chokeDue ||
-		l.haveDue || len(l.haveLarge) > 0 || len(l.graft) > 0 || len(l.prune) > 0 || len(l.beacons) > 0
+		l.haveDue || len(l.haveLarge) > 0 || len(l.graft) > 0 || len(l.prune) > 0 || len(l.beacons) > 0 ||
+		len(l.asks) > 0 || len(l.acks) > 0
 }
 
 // small reports whether small ops wait, or ops are to be looked up.

@@ -27,6 +27,8 @@ import (
 //	batch    [15, op]                      an op of several cells
 //	beacon   [12, inc, hlc, seq, revision] what time it is at an origin that writes; of that of
 //	                               a mirror, how far it is, which may be left out
+//	ask      [13, origin, round, applied, synced, wide]  who has the origin's dots up to these says so
+//	acks     [14, origin, [member, applied, synced, ...]]  how far members have them
 //
 // link is the sum of the tokens of both hellos: a message of an earlier link
 // between the same peers is recognised by it and dropped.
@@ -43,7 +45,9 @@ const (
 	kindChoke
 	kindBehind
 	kindBeacon
-	kindBatch = 15
+	kindAsk
+	kindAcks
+	kindBatch
 )
 
 // Bounds of messages.
@@ -259,10 +263,12 @@ func known(kind uint64) int {
 		return 0
 	case kindOp, kindBatch, kindIHave, kindGraft, kindPrune, kindChoke:
 		return 1
-	case kindHello, kindBusy, kindAbort, kindBeacon:
+	case kindHello, kindBusy, kindAbort, kindBeacon, kindAcks:
 		return 2
 	case kindSession:
 		return 4
+	case kindAsk:
+		return 5
 	case kindSummary:
 		return 6
 	}

@@ -113,6 +113,18 @@ func (r *Replicator) take(l *link, kind uint64, more *int) error {
 			r.beacon(l, b)
 		}
 		return err
+	case kindAsk:
+		a, err := takeAsk(d)
+		if err == nil {
+			r.askedBy(l, a)
+		}
+		return err
+	case kindAcks:
+		origin, rows, err := takeRows(d)
+		if err == nil {
+			r.ackedBy(origin, rows)
+		}
+		return err
 	default: // kindAbort
 		var token, id uint64
 		err := takeUints(d, &token, &id)
@@ -141,6 +153,7 @@ func (r *Replicator) hello(l *link, theirs, mine uint64) {
 		r.hurryWants()
 		l.choked, l.heard, l.unequal = false, false, 0
 		l.chokeDue, l.summaryDue = r.choked, true
+		r.ackLinkNew(l)
 	}
 	l.met, l.theirs = true, theirs
 }

@@ -66,6 +66,7 @@ type Replicator struct {
 	stats     Stats
 
 	lags     lags
+	acks     acks
 	agreed   bool  // this replica was once equal to another, or made so
 	issuedAt int64 // the newest op of ours
 	beaconAt int64 // when the next beacon is due, or 0
@@ -278,6 +279,7 @@ func (r *Replicator) LinkUp(now time.Time, peer PeerID, role Role) {
 	i, _ := slices.BinarySearchFunc(r.order, peer, func(l *link, p PeerID) int { return comparePeers(l.peer, p) })
 	r.order = slices.Insert(r.order, i, l)
 	r.links[peer] = l
+	r.ackLinkNew(l)
 	r.wake(l)
 }
 
@@ -301,6 +303,7 @@ func (r *Replicator) LinkDown(peer PeerID) {
 	r.order = slices.DeleteFunc(r.order, func(x *link) bool { return x == l })
 	r.wants = slices.DeleteFunc(r.wants, func(w want) bool { return w.link == l })
 	r.tree.leave(l)
+	r.ackLinkDown(l)
 	r.hurryWants()
 	r.spend()
 	if len(r.order) == 0 {
@@ -347,6 +350,7 @@ func (r *Replicator) Tick(now time.Time) {
 	r.startSessions()
 	r.summaries()
 	r.tickBeacon()
+	r.tickAcks()
 	r.tickScrub()
 	for _, l := range r.order {
 		if r.ready(l) {
@@ -444,6 +448,7 @@ func (r *Replicator) settle() {
 	for _, inc := range ch.Clock[r.clocked:] {
 		r.clock.touch(inc)
 	}
+	r.ackSettled(ch.Clock[r.clocked:])
 	if len(ch.Added) > r.added {
 		r.mirror.noteArrived(ch.Added[r.added:])
 		for _, l := range r.order {

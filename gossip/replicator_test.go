@@ -371,6 +371,8 @@ func FuzzStep(f *testing.F) {
 	appendPrune(e, []crdt.Inc{1, 2, 1<<64 - 1})
 	appendChoke(e, true)
 	appendBehind(e)
+	appendAsk(e, ask{origin: 7, round: 1, applied: 1 << 60, synced: 1, wide: true})
+	appendRows(e, 7, []Ack{{Member: 9, Applied: 1, Synced: 1<<64 - 1}})
 	f.Add(e.Bytes())
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		b := newReplicator("b", 2, Limits{})

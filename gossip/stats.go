@@ -51,6 +51,11 @@ type Stats struct {
 	// Beacons.
 	BeaconsSent, BeaconsReceived int64
 
+	// Acknowledgements.
+	AsksSent, AsksReceived int64
+	AsksRepeated           int64 // by the origin, since what it waits for did not come
+	AcksSent, AcksReceived int64 // rows, one of a member each
+
 	// Summaries and sessions.
 	SummariesSent, SummariesReceived int64
 	SummariesUnequal                 int64
@@ -88,6 +93,8 @@ type Stats struct {
 	DropBudget       int64 // queued ops, over the budget of the node
 	DropOrigin       int64 // origins forgotten: their next op finds the tree anew
 	DropBeacon       int64 // of too many origins, for a link that lags, or of a clock far ahead
+	DropAsk          int64 // origins forgotten that asked for acknowledgements: they ask again
+	DropAck          int64 // acknowledgements of too many members, or of an origin that was forgotten
 	DropForeign      int64 // ops, cells and beacons that are not of the origin of a mirror
 	DropDeleted      int64 // deletions that a mirror could not keep in order
 	Overflows        int64 // queues dropped: links that fell behind

@@ -360,6 +360,9 @@ func (r *Replicator) graftedBy(l *link, dots crdt.Dots) {
 			if o := r.tree.known(sp.Inc); o != nil {
 				o.set(l, pruned, grafted)
 			}
+			if r.acks.of(sp.Inc) != nil { // what was asked went another way
+				r.askOn(l, sp.Inc)
+			}
 		}
 	}
 }
