@@ -95,13 +95,6 @@ func (a *asked) row(member crdt.Inc) *ackRow {
 	return &a.rows[i]
 }
 
-// refresh has all rows told again.
-func (a *asked) refresh() {
-	for i := range a.rows {
-		a.rows[i].fresh = true
-	}
-}
-
 // takeFresh takes up to limit rows that are to be told, and reports whether there
 // are more.
 func (a *asked) takeFresh(limit int) (rows []Ack, more bool) {
@@ -337,7 +330,9 @@ func (r *Replicator) askedBy(l *link, in ask) {
 // setAckParent has all rows of a told over l.
 func (r *Replicator) setAckParent(a *asked, l *link) {
 	a.parent = l
-	a.refresh()
+	for i := range a.rows {
+		a.rows[i].fresh = true
+	}
 	if len(a.rows) > 0 {
 		r.tellAcks(a)
 	}
@@ -374,7 +369,6 @@ func (r *Replicator) ackLinkDown(l *link) {
 	for _, a := range r.acks.order {
 		if a.parent == l {
 			a.parent = nil
-			a.refresh()
 		}
 	}
 }

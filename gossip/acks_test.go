@@ -153,10 +153,33 @@ func TestAcksCostNothingUnused(t *testing.T) {
 	}
 }
 
-// What is applied is not on disk until the owner says so, and a gap below hides
-// what is above.
+// What is above a gap is not acknowledged: the origin's first op may never come.
+func TestAcksStopAtAGap(t *testing.T) {
+	r := newReplicator("a", 9, Limits{})
+	r.LinkUp(start, "b", RoleDirect)
+	w := newWriter(1)
+	first, second := w.put(t, "k", ""), w.put(t, "l", "")
+	e := crdt.NewEncoder()
+	appendAsk(e, ask{origin: 1, round: 1, applied: 2, synced: 2})
+	appendOp(e, second)
+	if err := r.Step(start, "b", e.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if dots := r.TakeUnsynced(); len(dots) > 0 || len(r.acks.of(1).rows) > 0 {
+		t.Fatalf("acknowledged above a gap: %v, %v", dots, r.acks.of(1).rows)
+	}
+	if err := r.Step(start, "b", encoded(first)); err != nil {
+		t.Fatal(err)
+	}
+	if dots := r.TakeUnsynced(); len(dots) != 1 || len(r.acks.of(1).rows) != 1 || r.acks.of(1).rows[0].Ack != (Ack{9, 2, 0}) {
+		t.Fatalf("%v, %v", dots, r.acks.of(1).rows)
+	}
+}
+
+// What is applied is not on disk until the owner says so.
 func TestAcksOfTheDisk(t *testing.T) {
 	f := newForest(t, 3, 5, Limits{})
+	f.untilAcked(0, f.putAsking(0, "k", false), false, 2, 10)
 	d := f.putAsking(0, "k", true)
 	f.run(200)
 	if n := f.acked(0, d.Seq, true); n != 0 {
@@ -185,7 +208,10 @@ func TestAcksAfterASession(t *testing.T) {
 	mustPut(t, f.nodes[0], f.now, "other") // the ring forgets the first
 	f.run(200)
 	f.heal(1, 2, RoleDirect)
-	f.untilAcked(0, d, false, 2, 5000)
+	f.spreads(d, 5000)
+	if ms := f.untilAcked(0, d, false, 2, 5000); ms > 5 {
+		t.Errorf("acknowledged %d ms after it arrived", ms) // the link asked as soon as it was up
+	}
 	if n := f.nodes[2].Stats().SessionsDone; n == 0 {
 		t.Error("no session")
 	}
