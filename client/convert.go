@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/meshkv/meshkv/client/wire"
@@ -70,13 +71,16 @@ type nodeError struct {
 func (e *nodeError) Error() string { return e.message }
 func (e *nodeError) Unwrap() error { return e.err }
 
-// remoteError is the error of a code of the contract.
-func remoteError(code, message string) error {
-	err, ok := errorOf[code]
-	if !ok {
-		err = errors.New(code)
+// remoteError is the error of a reply, by its code of the contract.
+func remoteError(r *wire.Reply) error {
+	if r.Code == "write_concern" {
+		return &nodeError{r.Message, &WriteConcernError{Acked: int(min(r.Acked, math.MaxInt32)), Want: int(min(r.Want, math.MaxInt32))}}
 	}
-	return &nodeError{message, err}
+	err, ok := errorOf[r.Code]
+	if !ok {
+		err = errors.New(r.Code)
+	}
+	return &nodeError{r.Message, err}
 }
 
 // errorOf are the sentinels by their codes. Never modified.

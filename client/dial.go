@@ -397,7 +397,7 @@ func refusal(resp *http.Response) error {
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if err == nil && json.Unmarshal(data, &body) == nil && body.Error.Code != "" {
-		return fmt.Errorf("%w: %w", ErrUnavailable, remoteError(body.Error.Code, body.Error.Message))
+		return fmt.Errorf("%w: %w", ErrUnavailable, remoteError(&wire.Reply{Code: body.Error.Code, Message: body.Error.Message}))
 	}
 	return fmt.Errorf("%w: it is no meshkv API, or a version that does not speak %s (status %d)", ErrUnavailable, wire.Protocol, resp.StatusCode)
 }

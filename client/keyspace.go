@@ -78,8 +78,11 @@ type PutOptions struct {
 	// it is hidden while that node has failed, and for ever once it left or
 	// started anew.
 	Ephemeral bool
-	// Durable waits until the entry is on the serving node's disk.
+	// Durable waits until the entry is on the serving node's disk, and on that of
+	// each member that Acks counts.
 	Durable bool
+	// Acks waits until so many members have the entry: eventual keyspaces only.
+	Acks AckPolicy
 	// IfAbsent and IfVersion make the Put conditional: strong keyspaces only.
 	IfAbsent  bool
 	IfVersion Version
@@ -106,8 +109,9 @@ type GetOptions struct {
 
 // DeleteOptions modify a Delete. Nil and zero values are usable.
 type DeleteOptions struct {
-	// Durable waits until the deletion is on the serving node's disk.
+	// Durable and Acks are as in PutOptions.
 	Durable bool
+	Acks    AckPolicy
 	// IfVersion makes the Delete conditional: strong keyspaces only.
 	IfVersion Version
 }

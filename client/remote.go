@@ -45,7 +45,7 @@ func (c *Client) carryOut(ctx context.Context, r *wire.Request, write bool) (wir
 		reply, sent, err := cn.call(ctx, r)
 		switch {
 		case err == nil && reply.Type == wire.Error:
-			return reply, remoteError(reply.Code, reply.Message)
+			return reply, remoteError(&reply)
 		case err == nil:
 			return reply, nil
 		case errors.Is(err, errNotSent), errors.Is(err, errLost):
@@ -174,6 +174,7 @@ func (k *remoteKeyspace) Put(ctx context.Context, key string, value []byte, o *P
 		r.TTL = o.TTL
 		r.IfVersion = wire.Version{Inc: o.IfVersion.Inc, Seq: o.IfVersion.Seq}
 		r.Session = uint64(o.Session)
+		r.Acks = acksNumber(o.Acks)
 		r.Flags = flag(o.Ephemeral, wire.Ephemeral) | flag(o.Durable, wire.Durable) | flag(o.IfAbsent, wire.IfAbsent)
 	}
 	reply, err := k.c.do(ctx, &r)
@@ -222,6 +223,7 @@ func (k *remoteKeyspace) Delete(ctx context.Context, key string, o *DeleteOption
 	r := wire.Request{Type: wire.Delete, Keyspace: k.name, Key: key}
 	if o != nil {
 		r.Flags = flag(o.Durable, wire.Durable)
+		r.Acks = acksNumber(o.Acks)
 		r.IfVersion = wire.Version{Inc: o.IfVersion.Inc, Seq: o.IfVersion.Seq}
 	}
 	if err := k.checkSize(&r); err != nil {

@@ -34,7 +34,7 @@ func (s *stream) deliver(r *wire.Reply, size int) {
 	case wire.Opened:
 		s.opened = true
 	case wire.Error:
-		s.err = remoteError(r.Code, r.Message)
+		s.err = remoteError(r)
 	case wire.Happened:
 		for i := range r.Events {
 			q := queuedEvent{event: eventOf(&r.Events[i])}

@@ -196,12 +196,14 @@ func (r *Replicator) await(a *asked, seq uint64) {
 	a.awaited, a.pause, a.againAt = seq, askAgainFirst, r.nowNs+askAgainFirst
 }
 
-// AwaitAcks tells the lowest seq of inc that is still waited for, 0: none. While it
-// does not rise, Tick asks again.
-func (r *Replicator) AwaitAcks(now time.Time, inc crdt.Inc, seq uint64) {
+// AwaitAcks tells the lowest seq that is still waited for, by incarnation of this
+// replica. While it does not rise, Tick asks again.
+func (r *Replicator) AwaitAcks(now time.Time, lowest map[crdt.Inc]uint64) {
 	r.begin(now)
-	if a := r.acks.of(inc); a != nil && a.own && a.awaited != seq {
-		r.await(a, seq)
+	for _, a := range r.acks.order {
+		if seq := lowest[a.origin]; a.own && a.awaited != seq {
+			r.await(a, seq)
+		}
 	}
 }
 

@@ -85,7 +85,7 @@ func TestAcksInAMesh(t *testing.T) {
 	if ms := f.untilAcked(0, d, false, 8, 10); ms > 4 {
 		t.Errorf("acknowledged after %d hops", ms)
 	}
-	f.nodes[0].AwaitAcks(f.now, 1, 0)
+	f.nodes[0].AwaitAcks(f.now, nil)
 	f.run(300)
 	after := f.ackStats()
 	if asks, acks := after.AsksSent-before.AsksSent, after.AcksSent-before.AcksSent; asks != 8 || acks != 8 {
@@ -115,7 +115,7 @@ func TestAcksInATree(t *testing.T) {
 	if ms := f.untilAcked(7, d, false, 39, 30); ms > 20 {
 		t.Errorf("acknowledged after %d hops", ms)
 	}
-	f.nodes[7].AwaitAcks(f.now, 8, 0)
+	f.nodes[7].AwaitAcks(f.now, nil)
 	f.run(300)
 	st := f.ackStats()
 	if st.AsksSent > 60 || st.AcksSent > 39*6 || st.AsksRepeated > 0 {
@@ -254,7 +254,7 @@ func TestAcksOutliveLinks(t *testing.T) {
 			}
 		}
 		f.untilAcked(0, d, false, 39, 3000)
-		f.nodes[0].AwaitAcks(f.now, 1, 0)
+		f.nodes[0].AwaitAcks(f.now, nil)
 		for _, p := range cut {
 			f.heal(p[0], p[1], RoleTree)
 		}

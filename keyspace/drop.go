@@ -47,6 +47,7 @@ func (k *Keyspace) end() (err error) {
 	r := k.rep.Replica()
 	k.env.left.note(k.id, r.Inc(), r.Seq())
 	k.done, k.dropped = true, true
+	k.waits.end()
 	for _, l := range k.rep.Links() { // what waits for peers counts no more
 		k.rep.LinkDown(l.Peer)
 	}

@@ -19,6 +19,8 @@ func (k *Keyspace) NextDue(now time.Time) time.Time {
 		return now.Add(sweepEvery)
 	case k.rep.Choked(): // the disk does not say when it has caught up
 		return now
+	case k.waits.busy(): // who is a member may change without a call
+		return now
 	}
 	due := k.sweepAt
 	if at, ok := k.rep.NextDue(); ok {

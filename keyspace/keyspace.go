@@ -53,8 +53,12 @@ type Env struct {
 	Closed ClosedFunc
 	// Holders may be nil: then every node that is alive holds every keyspace.
 	Holders HoldersFunc
-	Sync    bool // every local write waits for the disk
-	Logger  *slog.Logger
+	// Members may be nil: then this node is the only member of every keyspace.
+	Members MembersFunc
+	// Syncer may be nil: then this node acknowledges nothing as being on disk.
+	Syncer *Syncer
+	Sync   bool // every local write waits for the disk
+	Logger *slog.Logger
 
 	// Doze may be nil. It is told of calls that may bring NextDue forward.
 	Doze *Doze
@@ -98,12 +102,14 @@ type Keyspace struct {
 	changed     chan struct{}       // closed at the next change; nil if nobody waits
 	sweepAt     time.Time
 	ticket      storage.Ticket // of the newest change
+	diskFailed  bool           // a change is not, and will not be, on disk
 	met         bool           // once found equal to a peer
 	survey      crdt.Survey    // if surveyed: nothing has changed since
 	surveyed    bool
 	done        bool
 	dropped     bool // done, and out of the store
 
+	waits    *waits
 	watchers atomic.Int64
 	issued   atomic.Uint64
 	rejected atomic.Uint64 // cells, see Env.Rejected
@@ -129,6 +135,7 @@ func open(id string, origin crdt.Inc, env *Env, st storage.KeyspaceState, now ti
 		dark:   make(map[string]struct{}),
 		logID:  rand.Uint64(),
 		hub:    newHub(),
+		waits:  newWaits(),
 	}
 	clock := st.Clock
 	if clock == nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meshkv/meshkv/crdt"
+	"github.com/meshkv/meshkv/gossip"
 	"github.com/meshkv/meshkv/storage"
 )
 
@@ -16,6 +17,7 @@ type aftermath struct {
 	lost   bool // the writing incarnation must be renewed
 	// rejected cells are gone: see Env.Rejected.
 	rejected []*crdt.Cell
+	acked    bool // members acknowledged something
 	err      error
 }
 
@@ -30,6 +32,7 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 		if k.env.Writer != nil {
 			after.ticket, after.err = k.env.Writer.Append(k.id, ch, clock)
 			k.ticket = after.ticket
+			k.diskFailed = k.diskFailed || after.err != nil
 		}
 		for _, inc := range ch.Clock {
 			if k.origin == 0 && inc != k.rep.Replica().Inc() && clock.Entry(inc).Closed {
@@ -47,6 +50,13 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 	}
 	after.lost = k.rep.Lost() && !k.lost
 	k.lost = k.rep.Lost()
+	k.rep.TakeAcks(func(inc crdt.Inc, rows []gossip.Ack) {
+		k.waits.note(inc, rows)
+		after.acked = true
+	})
+	if dots := k.rep.TakeUnsynced(); len(dots) > 0 && k.env.Syncer != nil && !k.diskFailed {
+		k.env.Syncer.add(k, dots, k.ticket)
+	}
 	for _, p := range k.rep.TakeWakes() { // valid only until the next call of rep
 		k.env.Waker.Wake(k.id, p)
 	}
@@ -55,6 +65,9 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 
 func (k *Keyspace) finish(after aftermath) {
 	k.env.Doze.Stir()
+	if after.acked {
+		k.release()
+	}
 	if len(after.closed) > 0 {
 		k.env.Closed(after.closed)
 	}

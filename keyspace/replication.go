@@ -59,8 +59,10 @@ func (k *Keyspace) drive(now time.Time, call func()) {
 // Tick does what is due: repair, expiry, collection. Called every 50 ms or so, but
 // for those times that NextDue says may be left out.
 func (k *Keyspace) Tick(now time.Time) {
+	k.release() // members may have been reaped, or become known
 	k.drive(now, func() {
 		k.unchoke(now)
+		k.rep.AwaitAcks(now, k.waits.lowest())
 		k.rep.Tick(now)
 		k.expire(now)
 		k.mine.tick(now.UnixMilli())
@@ -197,6 +199,7 @@ func (k *Keyspace) Met() bool {
 func (k *Keyspace) Close() {
 	k.mu.Lock()
 	k.done = true
+	k.waits.end()
 	k.signal()
 	k.hub.close()
 	k.mu.Unlock()

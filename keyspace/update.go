@@ -28,9 +28,13 @@ func (k *Keyspace) Update(ctx context.Context, changes []client.Change, o *clien
 	if err := k.admit(ctx); err != nil {
 		return client.Version{}, err
 	}
+	var c concern
+	if o != nil {
+		c.durable = o.Durable
+	}
 	now := time.Now()
 	var dot crdt.Dot
-	err := k.write(ctx, now, o != nil && o.Durable, func(h crdt.HLC) (err error) {
+	err := k.write(ctx, now, c, func(h crdt.HLC) (err error) {
 		dot, _, err = k.rep.Update(now, h, k.life.shown, func(d *crdt.Draft) error {
 			for i := range changes {
 				if err := k.change(d, &changes[i], now); err != nil {

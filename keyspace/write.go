@@ -51,7 +51,7 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	}
 	w.Prepare()
 	var dot crdt.Dot
-	err := k.write(ctx, now, opts.Durable, func(h crdt.HLC) (err error) {
+	err := k.write(ctx, now, concern{opts.Acks, opts.Durable}, func(h crdt.HLC) (err error) {
 		if top := k.index.top(key); top != nil && top.Kind != crdt.KindRegister {
 			if shown := k.shownCell(key); shown != nil && shown.Kind != crdt.KindRegister {
 				return fmt.Errorf("%w: the key is a %v: use its calls, or delete it first", client.ErrWrongType, shown.Kind)
@@ -72,9 +72,13 @@ func (k *Keyspace) Delete(ctx context.Context, key string, o *client.DeleteOptio
 	if err := k.checkWritable(); err != nil {
 		return client.Deletion{}, err
 	}
+	var c concern
+	if o != nil {
+		c = concern{o.Acks, o.Durable}
+	}
 	now := time.Now()
 	var out client.Deletion
-	err := k.write(ctx, now, o != nil && o.Durable, func(h crdt.HLC) error {
+	err := k.write(ctx, now, c, func(h crdt.HLC) error {
 		shown := k.shownOf(key) != nil
 		dot, ok, err := k.rep.Delete(now, key, h)
 		if ok {
@@ -102,10 +106,10 @@ func (k *Keyspace) admit(ctx context.Context) error {
 }
 
 // write runs one local change under the mutex and then, if asked, waits until
-// it is on disk.
-func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, change func(crdt.HLC) error) error {
-	if durable && k.env.Writer == nil {
-		return fmt.Errorf("%w: this node keeps nothing on disk, so nothing can be durable", client.ErrBadRequest)
+// it is on disk, and until other members have it.
+func (k *Keyspace) write(ctx context.Context, now time.Time, c concern, change func(crdt.HLC) error) error {
+	if err := k.checkConcern(c); err != nil {
+		return err
 	}
 	k.mu.Lock()
 	if k.done {
@@ -117,7 +121,12 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 		return client.ErrDraining
 	}
 	k.local = true
+	before := k.rep.Replica().Seq()
 	err := change(k.env.Clock.Now(now))
+	var w *waiting
+	if r := k.rep.Replica(); c.acks.Waits() && err == nil && r.Seq() > before {
+		w = k.ask(now, crdt.Dot{Inc: r.Inc(), Seq: r.Seq()}, c)
+	}
 	after := k.settle(now)
 	k.local = false
 	k.mu.Unlock()
@@ -129,15 +138,20 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, durable bool, chang
 		return refusal(err)
 	}
 	if after.err != nil {
+		k.waits.remove(w)
 		// It is in memory and spreading; only the disk is in doubt.
 		return fmt.Errorf("%w: not on disk: %w", client.ErrUnknownOutcome, after.err)
 	}
 	k.issued.Add(1)
-	if (durable || k.env.Sync) && k.env.Writer != nil {
+	if (c.durable || k.env.Sync) && k.env.Writer != nil {
 		if err := k.env.Writer.Wait(ctx, after.ticket); err != nil {
+			k.waits.remove(w)
 			// It is in memory and spreading; only the disk is in doubt.
 			return fmt.Errorf("%w: not known to be on disk: %w", client.ErrUnknownOutcome, err)
 		}
+	}
+	if w != nil {
+		return k.awaitAcks(ctx, w)
 	}
 	return nil
 }

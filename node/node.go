@@ -49,7 +49,8 @@ type Node struct {
 	started time.Time
 
 	store  storage.Store
-	writer *storage.Writer // nil: memory only
+	writer *storage.Writer  // nil: memory only
+	syncer *keyspace.Syncer // of writer; nil as it is
 	clock  *keyspace.Clock
 	owners *keyspace.Owners
 	env    *keyspace.Env
@@ -63,6 +64,7 @@ type Node struct {
 	wanted    *wanted
 	catalog   *catalog
 	directory *directory
+	registry  *registry
 	overlay   *weaver
 	forward   *forwarder
 	inner     *api.Server // serves other nodes, over the mesh port
@@ -104,6 +106,7 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		cfg:       cfg,
 		catalog:   newCatalog(),
 		directory: newDirectory(),
+		registry:  newRegistry(),
 		overlay:   newWeaver(),
 		forward:   newForwarder(),
 		strongs:   newStrongs(),
@@ -152,6 +155,8 @@ func Start(ctx context.Context, cfg Config) (_ *Node, err error) {
 		Waker:   n,
 		Closed:  n.noteClosed,
 		Holders: n.overlay.members,
+		Members: n.registered,
+		Syncer:  n.syncer,
 		Lost:    n.noteLost,
 
 		Doze:     keyspace.NewDoze(tickEvery),
@@ -253,6 +258,7 @@ func (n *Node) openStore(ctx context.Context) (storage.State, error) {
 			if state, err = store.Load(ctx); err == nil {
 				n.store = store
 				n.writer = storage.NewWriter(store, nil)
+				n.syncer = keyspace.NewSyncer(n.writer)
 				return state, nil
 			}
 			store.Close()
@@ -299,6 +305,7 @@ func (n *Node) run() {
 			}
 		})
 		network.Go(func() { n.extendClock(netCtx, extend) })
+		network.Go(func() { n.syncer.Run(netCtx) })
 	}
 	network.Go(func() {
 		if err := n.mesh.Run(netCtx); err != nil && netCtx.Err() == nil {

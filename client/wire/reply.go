@@ -65,13 +65,16 @@ type Reply struct {
 	Type    ReplyType
 	Code    string // of Error: a code of the HTTP API
 	Message string
-	Version Version
-	Deleted bool
-	Entry   Entry
-	Entries []Entry
-	More    bool
-	Events  []Event
-	Body    []byte // of Document; when decoded, part of the payload
+	// Acked and Want are of an Error that says that too few members acknowledged a
+	// write: how many did, and how many were asked for.
+	Acked, Want uint64
+	Version     Version
+	Deleted     bool
+	Entry       Entry
+	Entries     []Entry
+	More        bool
+	Events      []Event
+	Body        []byte // of Document; when decoded, part of the payload
 }
 
 // AppendReply appends r as one frame. The caller sees to MaxReply.
@@ -79,9 +82,11 @@ func AppendReply(b []byte, r *Reply) []byte {
 	b, at := openFrame(b)
 	switch r.Type {
 	case Error:
-		b = appendReplyHead(b, r, 2)
+		b = appendReplyHead(b, r, 4)
 		b = AppendBin(b, r.Code)
 		b = AppendBin(b, r.Message)
+		b = AppendUint(b, r.Acked)
+		b = AppendUint(b, r.Want)
 	case Written:
 		b = appendReplyHead(b, r, 3)
 		b = appendVersion(b, r.Version)
@@ -196,6 +201,10 @@ func DecodeReply(payload []byte, r *Reply) error {
 	case Error:
 		need(2)
 		r.Code, r.Message = d.Str(), d.Str()
+		if extra >= 2 { // not of older nodes
+			extra -= 2
+			r.Acked, r.Want = d.Uint(), d.Uint()
+		}
 	case Written:
 		need(3)
 		r.Version = Version{d.Uint(), d.Uint()}

@@ -77,6 +77,7 @@ type Request struct {
 	After     string // Get: a token, List: a key, Watch: a cursor
 	Limit     uint64 // List: entries, 0 = no bound. Watch and Credit: bytes.
 	Session   uint64 // of Put
+	Acks      uint64 // of Put and Delete: 0 local, 1 quorum, 2 all, 2+n: n members
 	Revision  uint64 // of Get and List
 }
 
@@ -86,10 +87,10 @@ func AppendRequest(b []byte, r *Request) []byte {
 	fields := 3
 	switch r.Type {
 	case Put:
-		fields = 11
-	case Get, Delete, Watch:
+		fields = 12
+	case Get, Watch:
 		fields = 8
-	case List:
+	case List, Delete:
 		fields = 9
 	case StrongCall, Update, View, Elements:
 		fields = 5
@@ -125,12 +126,14 @@ func AppendRequest(b []byte, r *Request) []byte {
 		b = AppendUint(b, r.IfVersion.Inc)
 		b = AppendUint(b, r.IfVersion.Seq)
 		b = AppendUint(b, r.Session)
+		b = AppendUint(b, r.Acks)
 	case Get:
 		b = AppendBin(b, r.After)
 		b = AppendUint(b, r.Revision)
 	case Delete:
 		b = AppendUint(b, r.IfVersion.Inc)
 		b = AppendUint(b, r.IfVersion.Seq)
+		b = AppendUint(b, r.Acks)
 	case List:
 		b = AppendBin(b, r.After)
 		b = AppendUint(b, r.Limit)
@@ -202,12 +205,14 @@ func DecodeRequest(payload []byte, r *Request) error {
 		r.TTL = time.Duration(d.Int())
 		r.IfVersion = Version{d.Uint(), d.Uint()}
 		later(&r.Session)
+		later(&r.Acks)
 	case Get:
 		need(1)
 		r.After = d.Str()
 		later(&r.Revision)
 	case Delete:
 		later(&r.IfVersion.Inc, &r.IfVersion.Seq)
+		later(&r.Acks)
 	case List:
 		need(2)
 		r.After = d.Str()

@@ -61,11 +61,13 @@ func genRequest(t *rapid.T) Request {
 		r.TTL = time.Duration(rapid.Int64().Draw(t, "ttl"))
 		r.IfVersion = genVersion(t)
 		r.Session = rapid.Uint64().Draw(t, "session")
+		r.Acks = rapid.Uint64().Draw(t, "acks")
 	case Get:
 		r.After = genString(t, "after")
 		r.Revision = rapid.Uint64().Draw(t, "revision")
 	case Delete:
 		r.IfVersion = genVersion(t)
+		r.Acks = rapid.Uint64().Draw(t, "acks")
 	case List:
 		r.After = genString(t, "after")
 		r.Limit = rapid.Uint64().Draw(t, "limit")
@@ -95,6 +97,7 @@ func genReply(t *rapid.T) Reply {
 	switch r.Type {
 	case Error:
 		r.Code, r.Message = genString(t, "code"), genString(t, "message")
+		r.Acked, r.Want = rapid.Uint64().Draw(t, "acked"), rapid.Uint64().Draw(t, "want")
 	case Written:
 		r.Version, r.Deleted = genVersion(t), rapid.Bool().Draw(t, "deleted")
 	case Found:

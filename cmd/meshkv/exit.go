@@ -63,7 +63,7 @@ func exitCode(ctx context.Context, err error) int {
 		return codeUsage
 	case interrupted(ctx, err):
 		return codeInterrupted
-	case errors.Is(err, client.ErrNoQuorum): // however long that was waited for
+	case errors.Is(err, client.ErrNoQuorum), errors.Is(err, client.ErrWriteConcern): // however long that was waited for
 		return codeUnavailable
 	case errors.Is(err, client.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
 		return codeTimeout

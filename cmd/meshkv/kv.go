@@ -20,6 +20,7 @@ func (a *app) putCommand() *cobra.Command {
 	var (
 		o         client.PutOptions
 		ifVersion string
+		acks      string
 	)
 	cmd := &cobra.Command{
 		Use:     "put KS/KEY VALUE|-",
@@ -37,12 +38,16 @@ func (a *app) putCommand() *cobra.Command {
 			if o.IfVersion, err = parseVersion(ifVersion); err != nil {
 				return err
 			}
+			if o.Acks, err = parseAcks(acks); err != nil {
+				return err
+			}
 			return a.put(cmd.Context(), args[0], args[1], &o)
 		},
 	}
 	cmd.Flags().DurationVar(&o.TTL, "ttl", 0, "let the value expire after this long")
 	cmd.Flags().BoolVar(&o.Ephemeral, "ephemeral", false, "bind the value to the life of the node that stores it")
-	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the value is on the node's disk")
+	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the value is on the node's disk, and on those of the members that --acks counts")
+	acksFlag(cmd, &acks)
 	cmd.Flags().BoolVar(&o.IfAbsent, "if-absent", false, "only if there is no such key, else exit code 4; strong keyspaces")
 	cmd.Flags().StringVar(&ifVersion, "if-version", "", "only if the key has this version, else exit code 4; strong keyspaces")
 	return a.clientFlags(cmd)
@@ -78,6 +83,19 @@ func parseVersion(text string) (client.Version, error) {
 		return v, usagef("--if-version %q is no version that meshkv printed", printable(text))
 	}
 	return v, nil
+}
+
+// acksFlag is --acks.
+func acksFlag(cmd *cobra.Command, acks *string) {
+	cmd.Flags().StringVar(acks, "acks", "local", "wait until so many members have it, else exit code 5: local, a number, quorum or all; eventual keyspaces")
+}
+
+func parseAcks(text string) (client.AckPolicy, error) {
+	p, err := client.ParseAcks(text)
+	if err != nil {
+		return 0, usagef("--acks %q is none of local, quorum, all and 1 to %d", printable(text), client.MaxAcks)
+	}
+	return p, nil
 }
 
 // put stores a value, or stdin if that is -.
@@ -208,6 +226,7 @@ func (a *app) delCommand() *cobra.Command {
 	var (
 		o         client.DeleteOptions
 		ifVersion string
+		acks      string
 	)
 	cmd := &cobra.Command{
 		Use:   "del KS/KEY",
@@ -222,6 +241,9 @@ func (a *app) delCommand() *cobra.Command {
 			if o.IfVersion, err = parseVersion(ifVersion); err != nil {
 				return err
 			}
+			if o.Acks, err = parseAcks(acks); err != nil {
+				return err
+			}
 			return a.withKeyspace(cmd.Context(), keyspace, func(ctx context.Context, ks client.Keyspace) error {
 				d, err := ks.Delete(ctx, key, &o)
 				if err != nil {
@@ -231,7 +253,8 @@ func (a *app) delCommand() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the deletion is on the node's disk")
+	cmd.Flags().BoolVar(&o.Durable, "durable", false, "wait until the deletion is on the node's disk, and on those of the members that --acks counts")
+	acksFlag(cmd, &acks)
 	cmd.Flags().StringVar(&ifVersion, "if-version", "", "only if the key has this version, else exit code 4; strong keyspaces")
 	return a.clientFlags(cmd)
 }

@@ -104,6 +104,9 @@ func (a absent) Delete(_ context.Context, key string, o *client.DeleteOptions) (
 	if !o.IfVersion.IsZero() {
 		return client.Deletion{}, a.needsStrong()
 	}
+	if err := o.Acks.Check(); err != nil {
+		return client.Deletion{}, err
+	}
 	return client.Deletion{}, checkKey(key)
 }
 

@@ -147,6 +147,7 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 			IfAbsent:  r.Flags.Has(wire.IfAbsent),
 			IfVersion: client.Version{Inc: r.IfVersion.Inc, Seq: r.IfVersion.Seq},
 			Session:   client.SessionID(r.Session),
+			Acks:      client.AcksOf(r.Acks),
 		})
 		reply.Type, reply.Version = wire.Written, wireVersion(v)
 		return err
@@ -167,6 +168,7 @@ func executeOn(ctx context.Context, ks contents, r *wire.Request, reply *wire.Re
 	case wire.Delete:
 		d, err := ks.Delete(ctx, r.Key, &client.DeleteOptions{
 			Durable:   r.Flags.Has(wire.Durable),
+			Acks:      client.AcksOf(r.Acks),
 			IfVersion: client.Version{Inc: r.IfVersion.Inc, Seq: r.IfVersion.Seq},
 		})
 		reply.Type, reply.Version, reply.Deleted = wire.Written, wireVersion(d.Version), d.Deleted

@@ -22,6 +22,7 @@ var failures = [...]struct {
 }{
 	{nil, "ok", http.StatusOK},
 	{client.ErrUnknownOutcome, "unknown_outcome", http.StatusGatewayTimeout},
+	{client.ErrWriteConcern, "write_concern", http.StatusServiceUnavailable},
 	{client.ErrNotFound, "not_found", http.StatusNotFound},
 	{client.ErrTooLarge, "too_large", http.StatusRequestEntityTooLarge},
 	{client.ErrBadRequest, "bad_request", http.StatusBadRequest},
@@ -62,6 +63,15 @@ func failureOf(err error) failure {
 		}
 	}
 	return codes - 1
+}
+
+// concernOf is the error of a write that too few members acknowledged, or nil.
+func concernOf(err error) *client.WriteConcernError {
+	var c *client.WriteConcernError
+	if errors.As(err, &c) {
+		return c
+	}
+	return nil
 }
 
 // writeFailure is the error of a write that ended with err. One that ran out of

@@ -232,19 +232,29 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 		w.Header().Set("Allow", method.allow)
 		status = http.StatusMethodNotAllowed
 	}
-	s.writeError(w, status, f.code, err.Error())
+	body := errorBody(f.code, err.Error())
+	if c := concernOf(err); c != nil {
+		body.Error.Acked, body.Error.Want = &c.Acked, c.Want
+	}
+	s.writeErrorBody(w, status, body)
 }
 
 func (s *Server) writeError(w http.ResponseWriter, status int, code, message string) {
+	s.writeErrorBody(w, status, errorBody(code, message))
+}
+
+func (s *Server) writeErrorBody(w http.ResponseWriter, status int, body errorJSON) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(errorBody(code, message))
+	json.NewEncoder(w).Encode(body)
 }
 
 type errorJSON struct {
 	Error struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
+		Acked   *int   `json:"acked,omitempty"` // of write_concern
+		Want    int    `json:"want,omitempty"`  // and of it; left out where it is not known
 	} `json:"error"`
 }
 

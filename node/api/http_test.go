@@ -82,9 +82,9 @@ func TestRoutes(t *testing.T) {
 		{"put if absent", "PUT", "/v1/kv/k/a?if-absent=true", "", nil, 412, `"code":"needs_strong"`},
 		{"put if version", "PUT", "/v1/kv/k/a?if-version=5-1", "", nil, 412, `"code":"needs_strong"`},
 		{"put if nonsense", "PUT", "/v1/kv/k/a?if-version=zz", "", nil, 400, `if-version`},
-		{"put acks quorum", "PUT", "/v1/kv/k/a?acks=quorum", "", nil, 400, `not available yet`},
-		{"put acks 2", "PUT", "/v1/kv/k/a?acks=2", "", nil, 400, `not available yet`},
-		{"put acks nonsense", "PUT", "/v1/kv/k/a?acks=some", "", nil, 400, `number of nodes`},
+		{"put acks quorum", "PUT", "/v1/kv/k/acked?acks=quorum", "", nil, 200, `"version"`},
+		{"put acks 2", "PUT", "/v1/kv/k/acked?acks=2", "", nil, 200, `"version"`},
+		{"put acks nonsense", "PUT", "/v1/kv/k/a?acks=some", "", nil, 400, `number of members`},
 		{"put request id", "PUT", "/v1/kv/k/a?request-id=1", "", nil, 412, `"code":"needs_strong"`},
 		{"put bad ttl", "PUT", "/v1/kv/k/a?ttl=never", "", nil, 400, `duration`},
 		{"put negative ttl", "PUT", "/v1/kv/k/a?ttl=-1s", "", nil, 400, `duration`},
@@ -123,7 +123,7 @@ func TestRoutes(t *testing.T) {
 
 		{"delete", "DELETE", "/v1/kv/k/a", "", nil, 200, `{"deleted":true,"version":"5-7","token":"5-7"}`},
 		{"delete absent", "DELETE", "/v1/kv/k/none?durable=1", "", nil, 200, `{"deleted":false,"version":"","token":""}`},
-		{"delete acks", "DELETE", "/v1/kv/k/a?acks=all", "", nil, 400, `not available yet`},
+		{"delete acks", "DELETE", "/v1/kv/k/acked?acks=all", "", nil, 200, `"deleted"`},
 		{"post on a key", "POST", "/v1/kv/k/a", "", nil, 405, `allowed here: GET, HEAD, PUT, DELETE`},
 
 		{"keys", "GET", "/v1/keys/k", "", nil, 200, `{"key":"<&>","version":"5-6"`},
@@ -303,7 +303,7 @@ func TestErrorStatuses(t *testing.T) {
 		"not_found": 404, "bad_request": 400, "too_large": 413, "conflict": 409, "needs_strong": 412, "wrong_type": 412,
 		"denied": 403, "overloaded": 429, "not_caught_up": 503, "joining": 503, "draining": 503, "no_quorum": 503,
 		"session_lost": 409, "not_held": 409, "exhausted": 409, "compacted": 410, "future_revision": 400, "full": 507, "needs_eventual": 412,
-		"unavailable": 503, "timeout": 504, "unknown_outcome": 504, "internal": 500, "canceled": 499,
+		"unavailable": 503, "write_concern": 503, "timeout": 504, "unknown_outcome": 504, "internal": 500, "canceled": 499,
 	}
 	for _, f := range failures[1:] {
 		err := f.err

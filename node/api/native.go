@@ -327,7 +327,11 @@ func (c *nativeConn) refuse(ctx context.Context, j job, err error) error {
 }
 
 func errorReply(id uint64, err error) *wire.Reply {
-	return &wire.Reply{ID: id, Type: wire.Error, Code: failures[failureOf(err)].code, Message: err.Error()}
+	reply := &wire.Reply{ID: id, Type: wire.Error, Code: failures[failureOf(err)].code, Message: err.Error()}
+	if c := concernOf(err); c != nil {
+		reply.Acked, reply.Want = uint64(c.Acked), uint64(c.Want)
+	}
+	return reply
 }
 
 // register makes a request cancellable; c.mu is held. False if its id is in use.

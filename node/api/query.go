@@ -93,6 +93,15 @@ func (q *query) count(name string) int {
 	return int(n)
 }
 
+// acks is how many members are to have a write.
+func (q *query) acks() client.AckPolicy {
+	p, err := client.ParseAcks(q.string("acks"))
+	if err != nil {
+		q.fail("parameter acks is local, quorum, all or a number of members from 1 to %d", client.MaxAcks)
+	}
+	return p
+}
+
 // version is a version that meshkv printed, and not the empty one if it is given.
 func (q *query) version(name string) client.Version {
 	v, ok := q.take(name)
@@ -124,13 +133,6 @@ func (q *query) consistency() (local, linearizable bool) {
 func (q *query) needsStrong(what string) {
 	if q.err == nil {
 		q.err = fmt.Errorf("%w: %s", client.ErrNeedsStrong, what)
-	}
-}
-
-// later refuses a parameter that is in the contract and not available yet.
-func (q *query) later(name string) {
-	if _, ok := q.take(name); ok {
-		q.fail("not available yet: parameter %s", name)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/meshkv/meshkv/client"
@@ -30,16 +29,7 @@ func (s *Server) putKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		Ephemeral: q.bool("ephemeral"),
 		Durable:   q.bool("durable"),
 		IfAbsent:  q.bool("if-absent"),
-	}
-	switch acks := q.string("acks"); acks {
-	case "", "local":
-	case "quorum", "all":
-		q.fail("not available yet: parameter acks other than local")
-	default:
-		if n, err := strconv.Atoi(acks); err != nil || n < 1 {
-			q.fail("parameter acks is local, quorum, all or a number of nodes")
-		}
-		q.fail("not available yet: parameter acks other than local")
+		Acks:      q.acks(),
 	}
 	o.IfVersion = q.version("if-version")
 	o.Session = q.session()
@@ -120,9 +110,8 @@ func (s *Server) getKey(ctx context.Context, w http.ResponseWriter, r *http.Requ
 }
 
 func (s *Server) deleteKey(ctx context.Context, w http.ResponseWriter, _ *http.Request, c *call, q *query) error {
-	o := client.DeleteOptions{Durable: q.bool("durable"), IfVersion: q.version("if-version")}
+	o := client.DeleteOptions{Durable: q.bool("durable"), Acks: q.acks(), IfVersion: q.version("if-version")}
 	request := q.requestID()
-	q.later("acks")
 	if err := q.finish(); err != nil {
 		return err
 	}

@@ -243,6 +243,9 @@ func (s *Server) putOnce(ctx context.Context, c *call, request string, value []b
 	if o.TTL != 0 || o.Ephemeral {
 		return client.Version{}, fmt.Errorf("%w: an entry with ttl or ephemeral; bind it to a session instead", client.ErrNeedsEventual)
 	}
+	if err := o.Acks.LocalOnly(); err != nil {
+		return client.Version{}, err
+	}
 	if err := checkKey(c.key); err != nil {
 		return client.Version{}, err
 	}
@@ -264,6 +267,9 @@ func (s *Server) putOnce(ctx context.Context, c *call, request string, value []b
 
 // deleteOnce is a delete that takes effect once.
 func (s *Server) deleteOnce(ctx context.Context, c *call, request string, o *client.DeleteOptions) (d client.Deletion, err error) {
+	if err := o.Acks.LocalOnly(); err != nil {
+		return d, err
+	}
 	if err := checkKey(c.key); err != nil {
 		return d, err
 	}

@@ -40,6 +40,9 @@ func (s *Space) Put(ctx context.Context, key string, value []byte, o *client.Put
 	case opts.TTL > 0 && opts.Session != 0:
 		return client.Version{}, fmt.Errorf("%w: an entry ends with its session or after its time to live: give one of them", client.ErrBadRequest)
 	}
+	if err := opts.Acks.LocalOnly(); err != nil {
+		return client.Version{}, err
+	}
 	if err := checkWrite(key, value); err != nil {
 		return client.Version{}, err
 	}
@@ -65,6 +68,9 @@ func (s *Space) Delete(ctx context.Context, key string, o *client.DeleteOptions)
 	}
 	var version client.Version
 	if o != nil {
+		if err := o.Acks.LocalOnly(); err != nil {
+			return client.Deletion{}, err
+		}
 		version = o.IfVersion
 	}
 	c, err := s.change(ctx, guard(key, false, version), &machine.Delete{Span: machine.Span{Key: key}})
