@@ -23,6 +23,7 @@ import (
 	"syscall"
 
 	"github.com/meshkv/meshkv/examples/overlay/netlab"
+	"github.com/meshkv/meshkv/jepsen/mutants"
 )
 
 func main() {
@@ -127,7 +128,7 @@ func build(ctx context.Context, dir, mutant string) (binary string, err error) {
 	binary = filepath.Join(dir, "meshkv")
 	args := []string{"build", "-o", binary}
 	if mutant != "" {
-		file, err := overlay(ctx, mutant, dir)
+		file, err := mutants.Overlay(ctx, mutant, dir)
 		if err != nil {
 			return "", err
 		}

@@ -1,6 +1,6 @@
-//go:build linux
-
-package main
+// Package mutants builds the product with a fault: a patch of which a checker must find
+// what it does. The patches of this directory are those of jepsen/strong.
+package mutants
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// overlay applies a patch to copies of the files that it names, and writes what go build
+// Overlay applies a patch to copies of the files that it names, and writes what go build
 // needs to take them instead: the source of the product is not touched.
-func overlay(ctx context.Context, patch, dir string) (file string, err error) {
+func Overlay(ctx context.Context, patch, dir string) (file string, err error) {
 	text, err := os.ReadFile(patch)
 	if err != nil {
 		return "", err
