@@ -134,6 +134,35 @@ func kill(all []*agent) error {
 	return nil
 }
 
+// pause sends SIGSTOP to all of them, and returns when they stand still: they take
+// nothing and answer nothing, until they are killed.
+func pause(ctx context.Context, all []*agent) error {
+	for _, a := range all {
+		if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			return fmt.Errorf("stop %s: %w", a.name, err)
+		}
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for _, a := range all {
+		for {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+			if err != nil {
+				return fmt.Errorf("stop %s: %w", a.name, err)
+			}
+			if _, rest, found := strings.Cut(string(stat), ") "); found && strings.HasPrefix(rest, "T") {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s does not stand still: %w", a.name, ctx.Err())
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
+}
+
 // wipe removes the directory of an agent that has ended, and returns how much was
 // in it.
 func (a *agent) wipe() (bytes int64, err error) {

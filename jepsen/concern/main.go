@@ -2,9 +2,9 @@
 
 // Command concern proves that a write that was acknowledged by a quorum, on disk, is
 // not lost when any minority of the nodes loses its disk. It runs real agent
-// processes. In each round clients of all nodes write with acks=quorum&durable; in
-// the middle of that all processes, or only the minority, are killed at the same
-// time, and the directories of a minority are removed. When all are back and equal,
+// processes. In each round clients write to some nodes with acks=quorum&durable; in the
+// middle of that some processes are stopped, then all, or only a minority, are killed at
+// the same time, and the directories of a minority are removed. When all are back and equal,
 // every acknowledged write of all rounds must be there, and no acknowledged delete
 // undone. A round without an acknowledged write, and a run in which no directory was
 // removed that held anything, prove nothing and fail.
@@ -113,7 +113,7 @@ func build(ctx context.Context, dir, mutant string) (string, error) {
 }
 
 func (v *verdict) print(w io.Writer) {
-	fmt.Fprintf(w, "%d rounds: %d processes killed, %d directories with %d bytes removed\n", v.Rounds, v.Killed, v.Wiped, v.WipedSize)
+	fmt.Fprintf(w, "%d rounds: %d processes stopped, %d killed, %d directories with %d bytes removed\n", v.Rounds, v.Stopped, v.Killed, v.Wiped, v.WipedSize)
 	fmt.Fprintf(w, "%d writes acknowledged, %d not\n", v.Acked, v.Unsure)
 	fmt.Fprintf(w, "%d anomalies\n", len(v.Anomalies))
 	problems := v.problems()

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,6 +41,7 @@ type verdict struct {
 	Rounds    int
 	Acked     int // writes
 	Unsure    int // writes that were not acknowledged
+	Stopped   int // processes, before they were killed
 	Killed    int // processes
 	Wiped     int // directories
 	WipedSize int64
@@ -48,15 +50,6 @@ type verdict struct {
 }
 
 func (v *verdict) problems() []string { return append(slices.Clone(v.Invalid), v.Anomalies...) }
-
-// A faultKind is what happens in the middle of the writes of a round.
-type faultKind int
-
-const (
-	killAll      faultKind = iota // and a minority loses its disk
-	killMinority                  // which loses its disk, while the others go on
-	faultKinds
-)
 
 // run writes with acks, takes the disks of minorities away, and looks for what was
 // acknowledged.
@@ -79,8 +72,7 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 	v = &verdict{}
 	for round := range o.rounds {
 		before := h.acknowledged()
-		fault := faultKind(rng.IntN(int(faultKinds)))
-		if err := c.round(ctx, rng, round, fault, o, h, v); err != nil {
+		if err := c.round(ctx, rng, round, o, h, v); err != nil {
 			return nil, fmt.Errorf("round %d: %w", round, err)
 		}
 		if h.acknowledged() == before {
@@ -101,72 +93,94 @@ func run(ctx context.Context, o options, progress io.Writer) (v *verdict, err er
 	return v, nil
 }
 
-func (c *cluster) round(ctx context.Context, rng *rand.Rand, round int, fault faultKind, o options, h *history, v *verdict) error {
+// A plan is what one round does.
+type plan struct {
+	writers []*agent // to which clients write
+	stopped []*agent // that stand still from the middle of the writes on
+	dead    []*agent // that are killed at the end of them
+	victims []*agent // of the dead: a minority, which loses its disks
+	over    bool     // the writes end before anybody is back
+}
+
+// draw makes a plan. Where all are killed, up to just more than half may stand still
+// before: what is then acknowledged, if anything, is on those that lose their disks
+// and on no more than a quorum has to have.
+func (c *cluster) draw(rng *rand.Rand) plan {
+	order := make([]*agent, len(c.nodes))
+	for i, k := range rng.Perm(len(c.nodes)) {
+		order[i] = c.nodes[k]
+	}
+	minority := (len(order) - 1) / 2
+	p := plan{writers: order[:1+rng.IntN(len(order))], victims: order[:1+rng.IntN(minority)]}
+	if rng.IntN(3) == 0 {
+		p.dead = p.victims
+		return p
+	}
+	p.dead, p.over = order, true
+	p.stopped = order[len(order)-rng.IntN(minority+2):]
+	return p
+}
+
+func (c *cluster) round(ctx context.Context, rng *rand.Rand, round int, o options, h *history, v *verdict) (err error) {
+	p := c.draw(rng)
 	writing, stop := context.WithCancel(ctx)
-	defer stop()
 	var wg sync.WaitGroup
-	var unsure sync.Mutex
-	for i, a := range c.nodes {
+	var unsure atomic.Int64
+	defer func() {
+		stop()
+		wg.Wait()
+		v.Unsure += int(unsure.Load())
+		if err == nil {
+			err = c.judge(ctx, rng, h, v)
+		}
+	}()
+	for i, a := range p.writers {
 		for k := range clients {
 			seed := rng.Uint64()
 			wg.Go(func() {
 				n := a.write(writing, rand.New(rand.NewPCG(seed, 2)), fmt.Sprintf("r%04d-%d-%d-", round, i, k), o.acks, h)
-				unsure.Lock()
-				v.Unsure += n
-				unsure.Unlock()
+				unsure.Add(int64(n))
 			})
 		}
 	}
-	pause := time.NewTimer(o.writing/2 + rand.N(o.writing)) // of no meaning to the verdict
-	defer pause.Stop()
-	select {
-	case <-pause.C:
-	case <-ctx.Done():
-	}
-
-	order := rng.Perm(len(c.nodes))
-	victims := make([]*agent, 1+rng.IntN((len(c.nodes)-1)/2))
-	for i := range victims {
-		victims[i] = c.nodes[order[i]]
-	}
-	dead := victims
-	if fault == killAll {
-		dead = c.nodes
-	}
-	if err := kill(dead); err != nil {
-		stop()
-		wg.Wait()
+	rest(ctx, o.writing/4+rand.N(o.writing/2))
+	if err := pause(ctx, p.stopped); err != nil {
 		return err
 	}
-	v.Killed += len(dead)
-	for _, a := range victims {
+	v.Stopped += len(p.stopped)
+	rest(ctx, o.writing/4+rand.N(o.writing/2))
+	if err := kill(p.dead); err != nil {
+		return err
+	}
+	v.Killed += len(p.dead)
+	for _, a := range p.victims {
 		bytes, err := a.wipe()
 		if err != nil {
-			stop()
-			wg.Wait()
 			return err
 		}
 		v.Wiped++
 		v.WipedSize += bytes
 	}
-	if fault == killAll {
-		stop() // before anybody is back: the round is about what was acknowledged
+	if p.over {
+		stop()
 		wg.Wait()
 	}
-	for _, a := range dead {
+	for _, a := range p.dead {
 		if err := c.start(a); err != nil {
-			stop()
-			wg.Wait()
 			return err
 		}
 	}
-	err := c.ready(ctx)
-	stop()
-	wg.Wait()
-	if err != nil {
-		return err
+	return c.ready(ctx)
+}
+
+// rest is a time of writing: what happens in it decides nothing.
+func rest(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
-	return c.judge(ctx, rng, h, v)
 }
 
 // judge waits until all nodes are equal, and looks at one of them.
