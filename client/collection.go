@@ -89,10 +89,10 @@ func elementsAs(ctx context.Context, ks Keyspace, key string, want Type, o Eleme
 	}
 }
 
-// A Map is a key of type map, or what is under one of its fields. Its fields are registers
+// A FieldMap is a key of type map, or what is under one of its fields. Its fields are registers
 // or maps, and change independently: one that was put and removed concurrently is there.
 // Make it with MapOf; the zero values of the other fields are usable.
-type Map struct {
+type FieldMap struct {
 	ks   Keyspace
 	key  string
 	path []string
@@ -105,20 +105,20 @@ type Map struct {
 }
 
 // MapOf is the map under key of an eventual keyspace.
-func MapOf(ks Keyspace, key string) *Map { return &Map{ks: ks, key: key} }
+func MapOf(ks Keyspace, key string) *FieldMap { return &FieldMap{ks: ks, key: key} }
 
 // Sub is the map in a field. It comes into being with its first Put; the other fields of m
 // hold for it, too. Maps are nested up to MaxFields deep.
-func (m *Map) Sub(field string) *Map {
+func (m *FieldMap) Sub(field string) *FieldMap {
 	sub := *m
 	sub.path = m.to(field)
 	return &sub
 }
 
-func (m *Map) to(field string) []string { return append(slices.Clip(m.path), field) }
+func (m *FieldMap) to(field string) []string { return append(slices.Clip(m.path), field) }
 
 // Put sets a field. ErrWrongType if one of the maps around it is a register.
-func (m *Map) Put(ctx context.Context, field string, value []byte) (Version, error) {
+func (m *FieldMap) Put(ctx context.Context, field string, value []byte) (Version, error) {
 	return m.ks.Update(ctx, []Change{{
 		Verb: VerbMapPut, Key: m.key, Path: m.to(field), Value: value, TTL: m.TTL, Ephemeral: m.Ephemeral,
 	}}, &UpdateOptions{Durable: m.Durable})
@@ -126,7 +126,7 @@ func (m *Map) Put(ctx context.Context, field string, value []byte) (Version, err
 
 // Remove removes fields, with all that is under them, at once. That one is not there is no
 // error.
-func (m *Map) Remove(ctx context.Context, fields ...string) (Version, error) {
+func (m *FieldMap) Remove(ctx context.Context, fields ...string) (Version, error) {
 	changes := make([]Change, len(fields))
 	for i, f := range fields {
 		changes[i] = Change{Verb: VerbMapRemove, Key: m.key, Path: m.to(f)}
@@ -136,7 +136,7 @@ func (m *Map) Remove(ctx context.Context, fields ...string) (Version, error) {
 
 // Get is the value of a field: ErrNotFound if there is none, ErrWrongType if it is a map.
 // It is not to be modified.
-func (m *Map) Get(ctx context.Context, field string) ([]byte, error) {
+func (m *FieldMap) Get(ctx context.Context, field string) ([]byte, error) {
 	path := m.to(field)
 	if err := CheckFields(path); err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (m *Map) Get(ctx context.Context, field string) ([]byte, error) {
 
 // Fields yields all fields with a value, those of nested maps included. Their paths begin
 // in m. What is in one nested map stands together.
-func (m *Map) Fields(ctx context.Context) iter.Seq2[Element, error] {
+func (m *FieldMap) Fields(ctx context.Context) iter.Seq2[Element, error] {
 	var o ElementsOptions
 	if len(m.path) > 0 {
 		o.Under = m.path

@@ -191,7 +191,7 @@ func testSetLifetimes(t *testing.T, ctx context.Context, k client.Keyspace) {
 	}
 }
 
-func fields(t *testing.T, ctx context.Context, m *client.Map) map[string]string {
+func fields(t *testing.T, ctx context.Context, m *client.FieldMap) map[string]string {
 	t.Helper()
 	out := make(map[string]string)
 	for e, err := range m.Fields(ctx) {
@@ -203,7 +203,7 @@ func fields(t *testing.T, ctx context.Context, m *client.Map) map[string]string 
 	return out
 }
 
-func wantFields(t *testing.T, ctx context.Context, m *client.Map, want string) {
+func wantFields(t *testing.T, ctx context.Context, m *client.FieldMap, want string) {
 	t.Helper()
 	if got := fmt.Sprint(fields(t, ctx, m)); got != want {
 		t.Fatalf("Fields: got %s, want %s", got, want)
