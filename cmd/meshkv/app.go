@@ -100,6 +100,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.agentCommand(), a.devCommand(), a.demoCommand(),
 		a.putCommand(), a.getCommand(), a.delCommand(), a.lsCommand(), a.watchCommand(),
 		a.casCommand(), a.txnCommand(), a.historyCommand(), a.lockCommand(), a.electCommand(), a.poolCommand(),
+		a.counterCommand(), a.setCommand(), a.mapCommand(), a.flagCommand(), a.logCommand(), a.boundedCommand(), a.updateCommand(),
 		a.membersCommand(), a.statusCommand(), a.digestCommand(), a.diffCommand(),
 		a.waitCommand(), a.rttCommand(), a.reachabilityCommand(), a.leaveCommand(), a.forceLeaveCommand(), a.keyspaceCommand(),
 		a.votersCommand(), a.decommissionCommand(),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -104,11 +105,9 @@ func (a *app) put(ctx context.Context, address, value string, o *client.PutOptio
 	if err != nil {
 		return err
 	}
-	stored := []byte(value)
-	if value == "-" {
-		if stored, err = readValue(a.stdin); err != nil {
-			return err
-		}
+	stored, err := a.valueOf(value)
+	if err != nil {
+		return err
 	}
 	return a.withKeyspace(ctx, keyspace, func(ctx context.Context, ks client.Keyspace) error {
 		v, err := ks.Put(ctx, key, stored, o)
@@ -117,6 +116,14 @@ func (a *app) put(ctx context.Context, address, value string, o *client.PutOptio
 		}
 		return a.printVersion("stored", v)
 	})
+}
+
+// valueOf is the value of an argument, or stdin if that is -.
+func (a *app) valueOf(arg string) ([]byte, error) {
+	if arg == "-" {
+		return readValue(a.stdin)
+	}
+	return []byte(arg), nil
 }
 
 func readValue(r io.Reader) ([]byte, error) {
@@ -321,7 +328,7 @@ func printList(ctx context.Context, w io.Writer, format string, ks client.Keyspa
 		case formatRaw:
 			_, err = fmt.Fprintln(w, e.Key)
 		default:
-			t.row(e.Key, shorten(e.Value), e.Origin, stamp(e.Modified), lifetime(e))
+			t.row(e.Key, contents(e), e.Origin, stamp(e.Modified), lifetimeOf(e.Ephemeral, e.Expires))
 		}
 		if err != nil {
 			return err
@@ -333,13 +340,21 @@ func printList(ctx context.Context, w io.Writer, format string, ks client.Keyspa
 	return nil
 }
 
-// lifetime says what ends an entry.
-func lifetime(e client.Entry) string {
-	switch {
-	case e.Ephemeral && e.Expires.IsZero():
-		return "with its node"
-	case e.Ephemeral:
-		return "with its node, " + stamp(e.Expires)
+// contents is the value of an entry, or the type that has others.
+func contents(e client.Entry) string {
+	if e.Type != client.TypeRegister {
+		return "(" + e.Type.String() + ")"
 	}
-	return stamp(e.Expires)
+	return shorten(e.Value)
+}
+
+// lifetimeOf says what ends an entry or element.
+func lifetimeOf(ephemeral bool, expires time.Time) string {
+	switch {
+	case ephemeral && expires.IsZero():
+		return "with its node"
+	case ephemeral:
+		return "with its node, " + stamp(expires)
+	}
+	return stamp(expires)
 }
