@@ -16,7 +16,10 @@ func (k *remoteKeyspace) Update(ctx context.Context, changes []Change, o *Update
 	}
 	u := wire.UpdateCall{Changes: make([]wire.Change, len(changes))}
 	if o != nil {
-		u.Flags = flag(o.Durable, wire.Durable)
+		if err := o.Acks.Check(); err != nil {
+			return Version{}, err
+		}
+		u.Flags, u.Acks = flag(o.Durable, wire.Durable), acksNumber(o.Acks)
 	}
 	for i := range changes {
 		c := &changes[i]

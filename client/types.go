@@ -48,8 +48,11 @@ func (e *RightsError) Unwrap() error { return ErrRights }
 
 // UpdateOptions modify an Update. Nil and zero values are usable.
 type UpdateOptions struct {
-	// Durable waits until the changes are on the serving node's disk.
+	// Durable waits until the changes are on the serving node's disk, and on that of each
+	// member that Acks counts.
 	Durable bool
+	// Acks waits until so many members have the changes.
+	Acks AckPolicy
 }
 
 // A View is one key as the serving node shows it: all but its elements.

@@ -30,7 +30,7 @@ func (k *Keyspace) Update(ctx context.Context, changes []client.Change, o *clien
 	}
 	var c concern
 	if o != nil {
-		c.durable = o.Durable
+		c = concern{o.Acks, o.Durable}
 	}
 	now := time.Now()
 	var dot crdt.Dot

@@ -17,8 +17,8 @@ func (s *Server) executeUpdate(ctx context.Context, keyspace string, body []byte
 	if err := wire.DecodeUpdate(body, &u); err != nil {
 		return fmt.Errorf("%w: update: %w", client.ErrBadRequest, err)
 	}
-	if u.After != "" || u.Acks != 0 {
-		return fmt.Errorf("%w: not available yet: an update with after or acks", client.ErrBadRequest)
+	if u.After != "" {
+		return fmt.Errorf("%w: not available yet: an update with after", client.ErrBadRequest)
 	}
 	changes := make([]client.Change, len(u.Changes))
 	for i := range u.Changes {
@@ -28,7 +28,7 @@ func (s *Server) executeUpdate(ctx context.Context, keyspace string, body []byte
 			Ephemeral: c.Flags.Has(wire.Ephemeral),
 		}
 	}
-	v, err := s.update(ctx, keyspace, changes, &client.UpdateOptions{Durable: u.Flags.Has(wire.Durable)})
+	v, err := s.update(ctx, keyspace, changes, &client.UpdateOptions{Durable: u.Flags.Has(wire.Durable), Acks: client.AcksOf(u.Acks)})
 	reply.Type, reply.Version = wire.Written, wireVersion(v)
 	return err
 }

@@ -60,8 +60,7 @@ func (t typeRoute) post(s *Server) serveFunc {
 		case client.TypeSet, client.TypeMap:
 			l = lifetime{q.duration("ttl"), q.bool("ephemeral")}
 		}
-		o := client.UpdateOptions{Durable: q.bool("durable")}
-		q.later("acks")
+		o := client.UpdateOptions{Durable: q.bool("durable"), Acks: q.acks()}
 		if err := q.finish(); err != nil {
 			return err
 		}
@@ -88,8 +87,7 @@ func (s *Server) answerUpdate(ctx context.Context, w http.ResponseWriter, keyspa
 }
 
 func (s *Server) postUpdate(ctx context.Context, w http.ResponseWriter, r *http.Request, c *call, q *query) error {
-	o := client.UpdateOptions{Durable: q.bool("durable")}
-	q.later("acks")
+	o := client.UpdateOptions{Durable: q.bool("durable"), Acks: q.acks()}
 	if err := q.finish(); err != nil {
 		return err
 	}
