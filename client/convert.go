@@ -94,6 +94,7 @@ var errorOf = map[string]error{
 	"needs_eventual":  ErrNeedsEventual,
 	"wrong_type":      ErrWrongType,
 	"denied":          ErrDenied,
+	"frozen":          ErrFrozen,
 	"overloaded":      ErrOverloaded,
 	"not_caught_up":   ErrNotCaughtUp,
 	"joining":         ErrJoining,

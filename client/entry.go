@@ -130,6 +130,9 @@ type KeyspaceInfo struct {
 	Cells   int      // live cells, hidden ones included
 	Bytes   int64    // of keys, paths and values of live cells
 	Digest  string   // hex
+	// Settings that this node applies to writes, and what it found against them.
+	Settings KeyspaceSettings
+	Invalid  uint64 // values from elsewhere that Settings would have refused, since the node knows of them
 }
 
 // A Digest summarises a keyspace at one node. Contents equal on two nodes give

@@ -11,6 +11,7 @@ var (
 	ErrNeedsStrong    = errors.New("needs a strong keyspace")
 	ErrWrongType      = errors.New("key has another type")
 	ErrDenied         = errors.New("denied")
+	ErrFrozen         = errors.New("keyspace is frozen") // its operators take no writes for now
 	ErrOverloaded     = errors.New("overloaded: try again later")
 	ErrNotCaughtUp    = errors.New("not caught up with the token")
 	ErrJoining        = errors.New("joining: the first synchronisation is not complete")

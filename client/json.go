@@ -117,7 +117,10 @@ func (k KeyspaceInfo) MarshalJSON() ([]byte, error) {
 		Cells   int      `json:"cells"`
 		Bytes   int64    `json:"bytes"`
 		Digest  string   `json:"digest"`
-	}{k.Name, k.Mode, list(k.Members), k.Keys, k.Cells, k.Bytes, k.Digest})
+
+		Settings *KeyspaceSettings `json:"settings,omitempty"`
+		Invalid  uint64            `json:"invalid,omitempty"`
+	}{k.Name, k.Mode, list(k.Members), k.Keys, k.Cells, k.Bytes, k.Digest, nonZero(k.Settings), k.Invalid})
 }
 
 // MarshalJSON is the digest of the HTTP API.
@@ -128,6 +131,15 @@ func (d Digest) MarshalJSON() ([]byte, error) {
 		Clock    string `json:"clock"`
 		Entries  int    `json:"entries"`
 	}{d.Keyspace, d.Digest, d.Clock, d.Entries})
+}
+
+// nonZero is v, or nil if there is nothing in it.
+func nonZero[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

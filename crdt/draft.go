@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -77,6 +78,20 @@ func (r *Replica) Commit(d *Draft) []*Op {
 	r.seq = op.Dot.Seq
 	r.Apply(op)
 	return []*Op{op}
+}
+
+// Added is the cells that Commit will add, ascending by dot.
+func (d *Draft) Added() iter.Seq[*Cell] { return slices.Values(d.added) }
+
+// Removed is the held cells that Commit will remove, in no particular order.
+func (d *Draft) Removed() iter.Seq[*Cell] {
+	return func(yield func(*Cell) bool) {
+		for dot := range d.gone {
+			if !yield(d.r.cells.ByDot(dot)) {
+				return
+			}
+		}
+	}
 }
 
 // Put makes a register of the key, as Replica.Put does.

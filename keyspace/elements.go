@@ -65,7 +65,7 @@ func (k *Keyspace) view(key string) (v client.View, err error) {
 		v.Number, v.Bound, v.Rights = b.Value, b.Bound, int64(b.Rights[k.rep.Replica().Inc()])
 	}
 	if err != nil {
-		return client.View{}, refusal(err)
+		return client.View{}, editError(err)
 	}
 	return v, nil
 }

@@ -110,6 +110,9 @@ type Keyspace struct {
 	dropped     bool // done, and out of the store
 
 	waits    *waits
+	rate     bucket                // of puts; protected by mu
+	rules    atomic.Pointer[rules] // nil: there are none. Stored with mu held.
+	judged   judged
 	watchers atomic.Int64
 	issued   atomic.Uint64
 	rejected atomic.Uint64 // cells, see Env.Rejected
@@ -187,6 +190,9 @@ func (k *Keyspace) Info(context.Context) (client.KeyspaceInfo, error) {
 		Cells:  k.index.Len(),
 		Bytes:  k.index.bytes.Load(),
 		Digest: hexSum(data),
+
+		Settings: k.Settings(),
+		Invalid:  k.judged.invalid.Load(),
 	}, nil
 }
 

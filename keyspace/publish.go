@@ -17,7 +17,8 @@ type aftermath struct {
 	lost   bool // the writing incarnation must be renewed
 	// rejected cells are gone: see Env.Rejected.
 	rejected []*crdt.Cell
-	acked    bool // members acknowledged something
+	acked    bool         // members acknowledged something
+	judged   []*crdt.Cell // to be held against the settings
 	err      error
 }
 
@@ -42,6 +43,7 @@ func (k *Keyspace) settle(now time.Time) (after aftermath) {
 		k.publish(ch, now.UnixMilli())
 		k.register(ch, now.UnixMilli())
 		after.rejected = slices.Clone(ch.Rejected)
+		after.judged = k.toJudge(ch.Added)
 		ch.Reset()
 		k.signal()
 	}
@@ -67,6 +69,9 @@ func (k *Keyspace) finish(after aftermath) {
 	k.env.Doze.Stir()
 	if after.acked {
 		k.release()
+	}
+	if len(after.judged) > 0 {
+		k.judge(after.judged)
 	}
 	if len(after.closed) > 0 {
 		k.env.Closed(after.closed)

@@ -43,7 +43,7 @@ func (s *settling) due(losers []crdt.Dot, nowMs int64, after time.Duration) []cr
 // Only the origin of the winner does so, with an op as for any other removal.
 func (k *Keyspace) settleSiblings(now time.Time) {
 	after := k.settleAfter
-	if after <= 0 {
+	if after <= 0 || k.frozen() {
 		return
 	}
 	own := k.rep.Replica().Inc()

@@ -18,8 +18,16 @@ func (k *Keyspace) Update(ctx context.Context, changes []client.Change, o *clien
 		return client.Version{}, err
 	}
 	for i := range changes {
-		if n := len(changes[i].Value); n > MaxValueBytes {
+		c := &changes[i]
+		if n := len(c.Value); n > MaxValueBytes {
 			return client.Version{}, fmt.Errorf("%w: a value has at most %d bytes, this one has %d", client.ErrTooLarge, MaxValueBytes, n)
+		}
+		check := k.checkSize
+		if c.Verb == client.VerbPut {
+			check = k.checkValue
+		}
+		if err := check(c.Value); err != nil {
+			return client.Version{}, err
 		}
 	}
 	if err := k.checkWritable(); err != nil {
@@ -41,7 +49,7 @@ func (k *Keyspace) Update(ctx context.Context, changes []client.Change, o *clien
 					return err
 				}
 			}
-			return nil
+			return k.permit(now, k.growthOfBatch(d))
 		})
 		return err
 	})
@@ -113,8 +121,8 @@ func (k *Keyspace) receiver(name string) (crdt.Inc, error) {
 	return 0, fmt.Errorf("%w: no member called %s is alive", client.ErrNotFound, name)
 }
 
-// refusal is the error of a change that was not made, as users see it.
-func refusal(err error) error {
+// editError is the error of a change that cannot be made, as users see it.
+func editError(err error) error {
 	var rights *crdt.RightsError
 	switch {
 	case errors.Is(err, crdt.ErrWrongType):

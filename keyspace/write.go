@@ -39,6 +39,9 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	if err := k.checkWritable(); err != nil {
 		return client.Version{}, err
 	}
+	if err := k.checkValue(value); err != nil {
+		return client.Version{}, err
+	}
 	if err := k.admit(ctx); err != nil {
 		return client.Version{}, err
 	}
@@ -56,6 +59,9 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 			if shown := k.shownCell(key); shown != nil && shown.Kind != crdt.KindRegister {
 				return fmt.Errorf("%w: the key is a %v: use its calls, or delete it first", client.ErrWrongType, shown.Kind)
 			}
+		}
+		if err := k.permit(now, k.growthOf(key, value)); err != nil {
+			return err
 		}
 		w.HLC = h
 		dot, err = k.rep.Put(now, w)
@@ -79,6 +85,9 @@ func (k *Keyspace) Delete(ctx context.Context, key string, o *client.DeleteOptio
 	now := time.Now()
 	var out client.Deletion
 	err := k.write(ctx, now, c, func(h crdt.HLC) error {
+		if err := k.permit(now, growth{}); err != nil {
+			return err
+		}
 		shown := k.shownOf(key) != nil
 		dot, ok, err := k.rep.Delete(now, key, h)
 		if ok {
@@ -135,7 +144,7 @@ func (k *Keyspace) write(ctx context.Context, now time.Time, c concern, change f
 		return fmt.Errorf("%w: this node was taken for gone, and is about to come back: try again", client.ErrUnavailable)
 	}
 	if err != nil {
-		return refusal(err)
+		return failedWrite(err)
 	}
 	if after.err != nil {
 		k.waits.remove(w)

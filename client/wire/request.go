@@ -37,6 +37,12 @@ const (
 	Elements RequestType = 22 // Value: an ElementsCall
 )
 
+// Of operators of eventual keyspaces. Value: a HistoryCall, a SettingsCall.
+const (
+	History  RequestType = 25
+	Settings RequestType = 26
+)
+
 // Flags modify a request.
 type Flags uint16
 
@@ -70,7 +76,7 @@ type Request struct {
 	Timeout   time.Duration // from its arrival; 0: none. In whole microseconds.
 	Keyspace  string
 	Key       string // the prefix of List and Watch, the member of ForceLeave
-	Value     []byte // of Put, StrongCall, Admin and those about data types; when decoded, part of the payload
+	Value     []byte // of Put, StrongCall, Admin, History, Settings and those about data types; when decoded, part of the payload
 	TTL       time.Duration
 	Flags     Flags
 	IfVersion Version
@@ -94,7 +100,7 @@ func AppendRequest(b []byte, r *Request) []byte {
 		fields = 9
 	case StrongCall, Update, View, Elements:
 		fields = 5
-	case Credit, Info, Digest, ForceLeave, Admin:
+	case Credit, Info, Digest, ForceLeave, Admin, History, Settings:
 		fields = 4
 	}
 	b = AppendArray(b, fields)
@@ -108,7 +114,7 @@ func AppendRequest(b []byte, r *Request) []byte {
 	case ForceLeave:
 		b = AppendBin(b, r.Key)
 		return sealFrame(b, at)
-	case Admin:
+	case Admin, History, Settings:
 		b = AppendBin(b, r.Value)
 		return sealFrame(b, at)
 	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall, Update, View, Elements:
@@ -185,7 +191,7 @@ func DecodeRequest(payload []byte, r *Request) error {
 	case ForceLeave:
 		need(1)
 		r.Key = d.Str()
-	case Admin:
+	case Admin, History, Settings:
 		need(1)
 		r.Value = d.Bin()
 	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall, Update, View, Elements:
@@ -241,7 +247,7 @@ func requestType(d *Decoder) RequestType {
 func (t RequestType) String() string {
 	names := [...]string{"", "put", "get", "delete", "list", "watch", "credit", "cancel", "info", "digest",
 		"keyspaces", "members", "status", "leave", "ping", "force-leave", "strong call", "admin",
-		Update: "update", View: "view", Elements: "elements"}
+		Update: "update", View: "view", Elements: "elements", History: "history", Settings: "settings"}
 	if int(t) < len(names) && names[t] != "" {
 		return names[t]
 	}

@@ -74,7 +74,7 @@ func exitCode(ctx context.Context, err error) int {
 	case errors.Is(err, client.ErrNotFound):
 		return codeNotFound
 	case errors.Is(err, client.ErrConflict), errors.Is(err, client.ErrSessionLost), errors.Is(err, client.ErrNotHeld),
-		errors.Is(err, client.ErrPoolExhausted):
+		errors.Is(err, client.ErrPoolExhausted), errors.Is(err, client.ErrFrozen):
 		return codeConflict
 	case errors.Is(err, client.ErrDenied):
 		return codeDenied

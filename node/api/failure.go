@@ -38,6 +38,7 @@ var failures = [...]struct {
 	{client.ErrNeedsStrong, "needs_strong", http.StatusPreconditionFailed},
 	{client.ErrWrongType, "wrong_type", http.StatusPreconditionFailed},
 	{client.ErrDenied, "denied", http.StatusForbidden},
+	{client.ErrFrozen, "frozen", http.StatusConflict},
 	{client.ErrOverloaded, "overloaded", http.StatusTooManyRequests},
 	{client.ErrNotCaughtUp, "not_caught_up", http.StatusServiceUnavailable},
 	{client.ErrJoining, "joining", http.StatusServiceUnavailable},
