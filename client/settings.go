@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -91,6 +92,34 @@ func (c SettingsChange) Check() error {
 	return nil
 }
 
+// UnmarshalJSON reads a change. The schema is JSON as it is, or a string that holds it; an
+// empty string or null takes it away. What is not known is refused: it would not be done.
+func (c *SettingsChange) UnmarshalJSON(b []byte) error {
+	type plain SettingsChange
+	body := struct {
+		*plain
+		Schema json.RawMessage `json:"schema"`
+	}{plain: (*plain)(c)}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&body); err != nil {
+		return err
+	}
+	text := string(body.Schema)
+	switch {
+	case body.Schema == nil:
+		return nil
+	case body.Schema[0] == '"':
+		if err := json.Unmarshal(body.Schema, &text); err != nil {
+			return err
+		}
+	case text == "null":
+		text = ""
+	}
+	c.Schema = &text
+	return nil
+}
+
 // Settings implements KeyspaceOperator.
 func (c *Client) Settings(ctx context.Context, keyspace string) (KeyspaceSettings, error) {
 	return c.settings(ctx, keyspace, SettingsChange{})
@@ -154,16 +183,16 @@ const (
 // A HistoryEvent is one step in the life of a key, as one node saw it.
 type HistoryEvent struct {
 	Type HistoryType
-	// Version that was written, or of the op that removed. Zero where this node does not
-	// know it: nothing was written, or a removal is too long ago, or it came by a
-	// reconciliation, which tells only what is gone.
+	// Version that was written, that expired, or of the op that removed. Zero where this
+	// node does not know it: a removal is too long ago, or it came by a reconciliation,
+	// which tells only what is gone.
 	Version  Version
 	Origin   string    // the node that wrote Version; empty if that is not known
 	Modified time.Time // when, by that node's clock; zero if that is not known
 	// Arrived is when it took effect at this node, by its clock; zero if that was before
 	// what this node remembers.
 	Arrived time.Time
-	Removes []Version // the versions that went with it
+	Removes []Version // the versions that went with it, at most 64 of them
 	Shown   bool      // Version is what the key showed from then on
 	Bytes   int       // of the value
 	Value   []byte    // of a put; nil where all of them would be too large for one answer. Not to be modified.

@@ -78,6 +78,9 @@ type KeyspaceStatus struct {
 	Diverged    bool // there are Divergences
 	Divergences []DivergenceStatus
 	Drops       map[string]uint64 // by reason
+
+	Refused map[string]uint64 // writes of clients that the settings did not allow, by reason
+	Invalid uint64            // values from elsewhere that they would not have allowed
 }
 
 // StrongStatus is what one node has of a strong keyspace: how old its local reads and

@@ -80,6 +80,8 @@ func (k KeyspaceStatus) MarshalJSON() ([]byte, error) {
 		Diverged         bool               `json:"diverged"`
 		Divergences      []DivergenceStatus `json:"divergences"`
 		Drops            map[string]uint64  `json:"drops"`
+		Refused          map[string]uint64  `json:"refused"`
+		Invalid          uint64             `json:"invalid"`
 	}(k))
 }
 

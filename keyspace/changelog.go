@@ -27,6 +27,8 @@ type change struct {
 	prev, next *crdt.Cell
 	why        crdt.Visibility // why nothing is shown any more; Shown if it was removed
 	mine       bool            // a call at this node made it
+	gone       bool            // prev was removed; otherwise it is hidden, or next is newer
+	at         int64           // ms, when it took effect here
 }
 
 // key is that of its cells: it is not kept beside them, as one more pointer of each change
@@ -36,6 +38,11 @@ func (c change) key() string {
 		return c.next.Key
 	}
 	return c.prev.Key
+}
+
+// register reports whether its cells are those of a register, and no summaries.
+func (c change) register() bool {
+	return (c.prev == nil || c.prev.Kind == crdt.KindRegister) && (c.next == nil || c.next.Kind == crdt.KindRegister)
 }
 
 func (c change) size() int32 {
@@ -56,7 +63,8 @@ type logSlot struct {
 	event      atomic.Pointer[client.Event] // made of it by a watch; nil: none, or not kept
 	bytes      int32                        // so that dropping the change does not touch its cells
 	why        crdt.Visibility
-	mine       bool
+	mine, gone bool
+	at         int64
 }
 
 type logPage struct {
@@ -95,7 +103,7 @@ func (l *changeLog) add(c change) (n uint64) {
 		l.addPage(p)
 	}
 	s := &l.newest.slots[n&(pageChanges-1)]
-	s.bytes, s.why, s.mine = c.size(), c.why, c.mine
+	s.bytes, s.why, s.mine, s.gone, s.at = c.size(), c.why, c.mine, c.gone, c.at
 	if c.prev != nil {
 		s.prev.Store(c.prev)
 	}
@@ -161,7 +169,7 @@ func (l *changeLog) at(n uint64) (c change, s *logSlot, ok bool) {
 	if s = l.slot(n); s == nil {
 		return c, nil, false
 	}
-	c = change{prev: s.prev.Load(), next: s.next.Load(), why: s.why, mine: s.mine}
+	c = change{prev: s.prev.Load(), next: s.next.Load(), why: s.why, mine: s.mine, gone: s.gone, at: s.at}
 	return c, s, n >= l.oldest() // looked at last: so nothing was taken out before
 }
 

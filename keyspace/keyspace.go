@@ -96,6 +96,8 @@ type Keyspace struct {
 	local       bool          // the running change is a call of this process, not a peer's
 	lost        bool          // Lost was called, and Renew was not yet
 	log         changeLog     // any goroutine may read it
+	nowMs       int64         // of the running change
+	openedMs    int64
 	hub         *hub
 	logID       uint64              // in cursors: tells log from all others, earlier ones of this keyspace included
 	dark        map[string]struct{} // keys that have cells and show none
@@ -150,6 +152,7 @@ func open(id string, origin crdt.Inc, env *Env, st storage.KeyspaceState, now ti
 		}
 	}
 	nowMs := now.UnixMilli()
+	k.nowMs, k.openedMs = nowMs, nowMs
 	for _, c := range st.Cells {
 		k.index.Add(c)
 		k.life.add(c, nowMs, env.Owners.Get(c.Dot.Inc).State)

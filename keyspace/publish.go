@@ -26,6 +26,7 @@ type aftermath struct {
 // change log. It is called after every call that may change the replica, with
 // k.mu held.
 func (k *Keyspace) settle(now time.Time) (after aftermath) {
+	k.nowMs = now.UnixMilli()
 	ch := k.rep.Changes()
 	if !ch.Empty() {
 		k.surveyed = false
@@ -114,7 +115,7 @@ func (k *Keyspace) publish(ch *crdt.Changes, nowMs int64) {
 				k.life.remove(ch.Removed[i])
 			}
 			k.life.add(added, nowMs, k.ownerOf(added))
-			k.restated(added.Key, before)
+			k.restated(added.Key, before, before != nil)
 		}
 		return
 	}
@@ -160,7 +161,7 @@ func (k *Keyspace) publishKey(key string, added, removed []*crdt.Cell, nowMs int
 	for _, c := range removed {
 		k.life.remove(c)
 	}
-	k.restated(key, was)
+	k.restated(key, was, before != nil && k.index.ByDot(before.Dot) == nil)
 }
 
 // shownBefore is the highest cell that key showed before these came and went.
@@ -250,13 +251,13 @@ func (k *Keyspace) restate(key string) (shown *crdt.Cell) {
 }
 
 // restated appends what key shows now to the change log, unless it is what it
-// showed before.
-func (k *Keyspace) restated(key string, before *crdt.Cell) {
+// showed before, which may be gone.
+func (k *Keyspace) restated(key string, before *crdt.Cell, gone bool) {
 	next := k.restate(key)
 	if before == nil && next == nil || before != nil && next != nil && before.Dot == next.Dot {
 		return
 	}
-	c := change{prev: before, next: next, mine: k.local}
+	c := change{prev: before, next: next, mine: k.local, gone: gone, at: k.nowMs}
 	if next == nil {
 		if top := k.index.top(key); top != nil {
 			c.why = k.life.hidden[top.Dot]

@@ -50,6 +50,7 @@ func (k *Keyspace) drive(now time.Time, call func()) {
 		k.mu.Unlock()
 		return
 	}
+	k.nowMs = now.UnixMilli()
 	call()
 	after := k.settle(now)
 	k.mu.Unlock()
@@ -101,7 +102,7 @@ func (k *Keyspace) expire(now time.Time) {
 func (k *Keyspace) hide(c *crdt.Cell, v crdt.Visibility) {
 	before := k.shownOf(c.Key)
 	if k.life.set(c, v) {
-		k.restated(c.Key, before)
+		k.restated(c.Key, before, false)
 		k.signal()
 	}
 }

@@ -93,6 +93,7 @@ func (k *Keyspace) Status() client.KeyspaceStatus {
 	}
 	st.Diverged = len(divergences) > 0
 	st.Drops = Drops(s)
+	st.Refused, st.Invalid = k.Refused(), k.judged.invalid.Load()
 	return st
 }
 

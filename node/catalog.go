@@ -101,7 +101,7 @@ func (n *Node) readLife(ctx context.Context, name string) (life, error) {
 // watchCatalog opens and drops keyspaces as the catalog says.
 func (n *Node) watchCatalog(ctx context.Context) {
 	n.watchSystem(ctx, catalogKeyspace, func(ev client.Event) {
-		if ev.Type == client.EventPut {
+		if !n.heedSettings(ev) && ev.Type == client.EventPut {
 			n.heedCatalog(ctx, ev.Entry.Key)
 		}
 	})
@@ -186,7 +186,10 @@ func (n *Node) RemoveKeyspace(ctx context.Context, name string) error {
 	n.follow(time.Now(), name, life{Generation: l.Generation + 1, Removed: true, Mode: l.Mode})
 	n.linkMu.Unlock()
 	n.log.Info("keyspace removed", "keyspace", name, "generation", l.Generation)
-	return n.enter(name)
+	if err := n.enter(name); err != nil {
+		return err
+	}
+	return n.forgetSettings(ctx, keyspaceID{name, l.Generation})
 }
 
 // checkUserKeyspace refuses what users may not change.

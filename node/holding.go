@@ -158,6 +158,7 @@ func (n *Node) take(now time.Time, id keyspaceID, ks *keyspace.Keyspace, joins b
 	if !joins {
 		h.settle()
 	}
+	n.applySettings(now, h) // before its first write
 	n.holdings.Store(id.Name, h)
 	if !isSystem(id.Name) {
 		n.log.Info("keyspace opened", "keyspace", id.Name, "generation", id.Gen, "joins", joins)

@@ -40,6 +40,7 @@ type collector struct {
 	storage   []measure[client.StorageStatus]
 
 	sessions, sessionBytes, keyspaceDrops, roles *prometheus.Desc
+	refused                                      *prometheus.Desc
 	lag, originP50, originP99                    *prometheus.Desc
 	linkBytes, members, drops                    *prometheus.Desc
 	ready, warnings, clockOffset, degree         *prometheus.Desc
@@ -55,6 +56,7 @@ func newCollector(n *Node) *collector {
 		sessions:      describe("sessions_total", "Reconciliation sessions that ended, by outcome.", "keyspace", "outcome"),
 		sessionBytes:  describe("session_bytes_total", "Bytes of reconciliation sessions.", "keyspace", "direction"),
 		keyspaceDrops: describe("keyspace_drops_total", "Items of a keyspace dropped, by reason.", "keyspace", "reason"),
+		refused:       describe("refused_writes_total", "Writes that the settings of a keyspace refused, by reason.", "keyspace", "reason"),
 		roles:         describe("keyspace_links", "Links of a keyspace by the role of the peer.", "keyspace", "role"),
 		lag:           describe("op_lag_seconds", "Age of new ops when they arrived, by the clocks of their writer and of this node.", "keyspace"),
 		originP50:     describe("origin_lag_p50_seconds", "Age of what one origin wrote when it arrived, median of the last 5 minutes; the 20 origins with the highest.", "keyspace", "origin"),
@@ -83,6 +85,7 @@ func keyspaceMeasures() (all []measure[keyspaceSample]) {
 	add(gauge, "clock_sealed", "Those of them on which all members agree.", func(s *keyspaceSample) float64 { return float64(s.status.ClockSealed) })
 	add(counter, "rejected_cells_total", "Cells given up after a long absence.", func(s *keyspaceSample) float64 { return float64(s.status.Rejected) })
 	add(gauge, "pending_deaths", "Dots removed whose own op has not arrived, the size of D.", func(s *keyspaceSample) float64 { return float64(s.status.Pending) })
+	add(counter, "invalid_values_total", "Values from elsewhere that the settings of the keyspace would have refused.", func(s *keyspaceSample) float64 { return float64(s.status.Invalid) })
 	add(gauge, "watchers", "Open watches.", func(s *keyspaceSample) float64 { return float64(s.status.Watchers) })
 
 	add(counter, "ops_issued_total", "Ops written at this node.", func(s *keyspaceSample) float64 { return float64(s.stats.OpsIssued) })
@@ -218,6 +221,9 @@ func (c *collector) collectKeyspace(ch chan<- prometheus.Metric, ks *keyspace.Ke
 	counts(c.sessionBytes, s.SessionBytesReceived, "received")
 	for reason, k := range st.Drops {
 		counts(c.keyspaceDrops, int64(k), reason)
+	}
+	for reason, k := range st.Refused {
+		counts(c.refused, int64(k), reason)
 	}
 	roles := map[string]int{gossip.RoleDirect.String(): 0, gossip.RoleTree.String(): 0, gossip.RoleQuiet.String(): 0}
 	for _, l := range ks.Links() {

@@ -66,6 +66,9 @@ func keyspaceWarnings(ks *keyspace.Keyspace) (all []string) {
 	case s.ScrubDifferences > 0:
 		warn("%d sums did not fit the cells and were repaired: a bug, or failing memory", s.ScrubDifferences)
 	}
+	if err := ks.SchemaError(); err != nil {
+		warn("values are not checked, because the schema cannot be read here: %v; set it anew with 'meshkv keyspace set'", err)
+	}
 	for _, d := range ks.Divergences() {
 		warn("differs from %s since %s: %s; 'meshkv diff' shows the keys", keyspace.PeerName(d.Peer), d.Since.UTC().Format(time.RFC3339), d.Reason)
 	}

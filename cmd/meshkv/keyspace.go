@@ -63,6 +63,7 @@ func (a *app) keyspaceCommand() *cobra.Command {
 	}
 	cmd.AddCommand(a.clientFlags(list), a.clientFlags(info))
 	cmd.AddCommand(a.keyspaceAdminCommands()...)
+	cmd.AddCommand(a.keyspaceSettingsCommands()...)
 	cmd.AddCommand(a.keyspaceCreateCommand(), a.keyspaceRecoverCommand())
 	return cmd
 }
@@ -133,5 +134,9 @@ func (a *app) printKeyspaceInfo(i client.KeyspaceInfo) error {
 	t.row("bytes", count(i.Bytes))
 	t.row("nodes", strings.Join(i.Members, ", "))
 	t.row("digest", i.Digest)
+	settingRows(t, i.Settings)
+	if i.Invalid > 0 {
+		t.row("invalid", count(i.Invalid)+" values came from elsewhere that the limits do not allow")
+	}
 	return t.end()
 }

@@ -14,6 +14,7 @@ import (
 // A remoteNode is a connection to a node.
 type remoteNode interface {
 	client.Cluster
+	client.KeyspaceOperator
 	Close() error
 }
 

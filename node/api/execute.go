@@ -41,7 +41,7 @@ func operationOf(t wire.RequestType) operation {
 		return opForceLeave
 	case wire.StrongCall:
 		return opStrong
-	case wire.Admin:
+	case wire.Admin, wire.Settings:
 		return opAdmin
 	case wire.Update:
 		return opUpdate
@@ -49,6 +49,8 @@ func operationOf(t wire.RequestType) operation {
 		return opView
 	case wire.Elements:
 		return opElements
+	case wire.History:
+		return opHistory
 	}
 	return opOther
 }
@@ -135,6 +137,10 @@ func (c *nativeConn) execute(ctx context.Context, r *wire.Request, reply *wire.R
 		return backend.ForceLeave(ctx, r.Key)
 	case wire.Admin:
 		return c.server.executeAdmin(ctx, r.Value, reply)
+	case wire.History:
+		return c.server.executeHistory(ctx, r.Value, reply)
+	case wire.Settings:
+		return c.server.executeSettings(ctx, r.Value, reply)
 	case wire.Put:
 		ks, err := backend.Keyspace(ctx, r.Keyspace)
 		if err != nil {

@@ -139,6 +139,12 @@ func (s *Server) route(r *http.Request, path string) (*call, error) {
 		return byMethod(r, map[string]*call{http.MethodGet: get})
 	case "keyspaces":
 		return s.routeKeyspaces(r, rest)
+	case "history":
+		ks, key, err := splitAddress(name, rest)
+		if err != nil {
+			return other, err
+		}
+		return byMethod(r, map[string]*call{http.MethodGet: {op: opHistory, keyspace: ks, key: key, serve: s.getHistory}})
 	case "members":
 		if member, action, found := strings.Cut(rest, "/"); found && action == "force-leave" {
 			name, err := url.PathUnescape(member)

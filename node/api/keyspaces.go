@@ -123,6 +123,11 @@ func (s *Server) routeKeyspaces(r *http.Request, rest string) (*call, error) {
 	switch what, server, _ := strings.Cut(rest, "/"); {
 	case rest == "strong":
 		return byMethod(r, map[string]*call{http.MethodGet: {op: opAdmin, keyspace: ks, serve: s.getStrong}})
+	case rest == "settings":
+		return byMethod(r, map[string]*call{
+			http.MethodGet:  {op: opAdmin, keyspace: ks, serve: s.getSettings},
+			http.MethodPost: {op: opAdmin, keyspace: ks, serve: s.postSettings},
+		})
 	case rest == "recover":
 		return byMethod(r, map[string]*call{http.MethodPost: {op: opAdmin, keyspace: ks, serve: s.postRecover}})
 	case what == "voters":

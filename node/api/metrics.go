@@ -41,6 +41,7 @@ const (
 	opUpdate
 	opView
 	opElements
+	opHistory
 	opOther
 	operations
 )
@@ -58,7 +59,7 @@ const (
 var (
 	transportNames = [transports]string{"http", "native"}
 	operationNames = [operations]string{"put", "get", "delete", "list", "watch", "info", "digest", "keyspaces", "members", "status", "leave", "force_leave",
-		"txn", "session", "lock", "pool", "strong", "admin", "update", "view", "elements", "other"}
+		"txn", "session", "lock", "pool", "strong", "admin", "update", "view", "elements", "history", "other"}
 	rejectionNames = [rejections]string{"connections", "watches", "inflight_bytes", "bad_frame", "slow_reader", "draining"}
 )
 

@@ -89,7 +89,8 @@ func setDefault[T int | int64 | time.Duration](v *T, def T) {
 // A Server serves one backend. Safe for concurrent use.
 type Server struct {
 	backend  Backend
-	strong   StrongBackend // nil if the backend has no strong keyspaces
+	strong   StrongBackend           // nil if the backend has no strong keyspaces
+	operator client.KeyspaceOperator // nil if the backend is none
 	opts     Options
 	log      *slog.Logger
 	metrics  *metrics
@@ -111,9 +112,11 @@ type Server struct {
 func NewServer(b Backend, o Options) *Server {
 	o = o.withDefaults()
 	strong, _ := b.(StrongBackend)
+	operator, _ := b.(client.KeyspaceOperator)
 	return &Server{
 		backend:  b,
 		strong:   strong,
+		operator: operator,
 		opts:     o,
 		log:      o.Logger,
 		metrics:  newMetrics(o.Registry),
