@@ -24,6 +24,7 @@ const withFake = "fake"
 type fakeNode struct {
 	rest
 	client.StrongAdmin
+	client.KeyspaceOperator
 	strong   client.Strong
 	keyspace client.Keyspace
 	opened   string // the keyspace that was asked for last
@@ -37,6 +38,11 @@ func (n *fakeNode) Close() error { return nil }
 func (n *fakeNode) Strong(_ context.Context, name string) (client.Strong, error) {
 	n.opened = name
 	return n.strong, nil
+}
+
+// History of a node whose keyspaces are strong.
+func (n *fakeNode) History(context.Context, string, string, *client.HistoryOptions) (client.History, error) {
+	return client.History{}, client.ErrNeedsEventual
 }
 
 func (n *fakeNode) Keyspace(_ context.Context, name string) (client.Keyspace, error) {

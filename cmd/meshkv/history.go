@@ -21,9 +21,13 @@ func (a *app) historyCommand() *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "history KS/KEY",
-		Short: "Print the versions of a key of a strong keyspace",
-		Long: "Print the versions of a key of a strong keyspace, the newest first, back to when the key came into being or to\n" +
-			"where the history is kept no longer. For a key that was deleted, --revision names a revision at which it was there.",
+		Short: "Print what happened to a key",
+		Long: "Print what happened to a key, the newest first.\n\n" +
+			"In an eventual keyspace: what the asked node remembers. It forgets who deleted something after a minute, and what\n" +
+			"a key showed after 65,536 changes of the keyspace or when it starts anew; of values that are there it knows who\n" +
+			"wrote them and when, however long ago. LAG is how long a write was on its way to that node, by both clocks.\n\n" +
+			"In a strong keyspace: its versions, back to when the key came into being or to where the history is kept no longer.\n" +
+			"For a key that was deleted, --revision names a revision at which it was there.",
 		Args: exactArgs("KS/KEY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			keyspace, key, err := parseAddress(args[0])
@@ -33,13 +37,23 @@ func (a *app) historyCommand() *cobra.Command {
 			if limit < 0 {
 				return usagef("--limit %d: a limit is positive, 0 is none", limit)
 			}
-			return a.withStrong(cmd.Context(), keyspace, func(ctx context.Context, s client.Strong) error {
+			return a.withNode(cmd.Context(), func(ctx context.Context, c remoteNode) error {
+				if !cmd.Flags().Changed("revision") {
+					h, err := c.History(ctx, keyspace, key, &client.HistoryOptions{Limit: limit})
+					if !errors.Is(err, client.ErrNeedsEventual) {
+						return a.printHistory(h, err)
+					}
+				}
+				s, err := c.Strong(ctx, keyspace)
+				if err != nil {
+					return fmt.Errorf("open keyspace %s: %w", keyspace, err)
+				}
 				return a.history(ctx, s, key, revision, limit)
 			})
 		},
 	}
-	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many versions; 0 prints all")
-	cmd.Flags().Uint64Var(&revision, "revision", 0, "begin with the version as of this revision")
+	cmd.Flags().IntVar(&limit, "limit", 0, "print at most this many events or versions; 0 prints 100 events, all versions")
+	cmd.Flags().Uint64Var(&revision, "revision", 0, "begin with the version as of this revision; strong keyspaces")
 	return a.clientFlags(cmd)
 }
 
