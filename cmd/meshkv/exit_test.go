@@ -36,6 +36,7 @@ func TestExitCode(t *testing.T) {
 		{client.ErrUnavailable, nil, 5},
 		{client.ErrJoining, nil, 5},
 		{client.ErrDraining, nil, 5},
+		{client.ErrFrozen, nil, 4},
 		{client.ErrOverloaded, nil, 5},
 		{client.ErrNoQuorum, nil, 5},
 		{errors.Join(client.ErrNoQuorum, context.DeadlineExceeded), nil, 5},

@@ -72,9 +72,10 @@ func TestStrongCommands(t *testing.T) {
 	run(3, "", "lock", "locks/x", "--", "sh", "-c", "exit 3")
 	run(codeOK, "", "elect", "locks/x", "me", "--", "true")
 	run(codeOK, "strong", "keyspace", "info", "locks")
+	run(codeError, "locks is strong", "keyspace", "freeze", "locks")
 
 	run(codeOK, "stored", "put", "net/a", "1")
-	run(codeError, "keyspace create KS --mode strong", "history", "net/a")
+	run(codeOK, "put", "history", "net/a")
 	run(codeError, "keyspace create KS --mode strong", "put", "net/a", "2", "--if-absent")
 	run(codeError, "keyspace create KS --mode strong", "lock", "net/x", "--", "true")
 	run(codeError, "keyspace create KS --mode strong", "get", "net/a", "--consistency", "linearizable")
