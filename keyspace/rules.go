@@ -79,13 +79,11 @@ func (k *Keyspace) SchemaError() error {
 	return nil
 }
 
-// Refused is the local writes that were refused, by reason.
+// Refused is the local writes that were refused, by reason; all of them are there.
 func (k *Keyspace) Refused() map[string]uint64 {
 	out := make(map[string]uint64)
 	for r := range refusals {
-		if n := k.judged.refused[r].Load(); n > 0 {
-			out[r.String()] = n
-		}
+		out[r.String()] = k.judged.refused[r].Load()
 	}
 	return out
 }
