@@ -55,6 +55,22 @@ func TestBucketBesideModel(t *testing.T) {
 	})
 }
 
+// A clock that goes back a little gives nothing when it comes again; one that was put back
+// far counts on from there.
+func TestBucketClockBack(t *testing.T) {
+	var b bucket
+	b.set(10, 5000)
+	b.take(10, 5000)
+	for _, c := range []struct {
+		at int64
+		ok bool
+	}{{4500, false}, {5000, false}, {4001, false}, {5099, false}, {5100, true}, {5100, false}, {1000, false}, {1099, false}, {1100, true}} {
+		if _, ok := b.take(1, c.at); ok != c.ok {
+			t.Errorf("at %d: got %v, want %v", c.at, ok, c.ok)
+		}
+	}
+}
+
 // What a second takes is the rate, whatever comes before it and however it is spread.
 func TestBucketRate(t *testing.T) {
 	var b bucket

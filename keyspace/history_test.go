@@ -184,6 +184,31 @@ func TestHistoryReappears(t *testing.T) {
 	})
 }
 
+// What expired is collected with an op of several keys; each key tells of its own.
+func TestHistoryOfCollection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.live(time.Second)
+		for _, key := range []string{"k", "other", "third"} {
+			put(t, p.a, key, "short "+key, &client.PutOptions{TTL: time.Second})
+		}
+		p.live(collectAfter + 10*time.Second)
+		if n := p.b.index.Len(); n != 0 {
+			t.Fatalf("%d cells are left", n)
+		}
+		for _, k := range []*Keyspace{p.a, p.b} {
+			lines, h := told(t, k, "k", nil)
+			wantTold(t, "at "+k.env.Name, lines, `removed by "a" -short k`, `expired by "a"`, `put by "a" short k shown`)
+			if h.Events[1].Version != h.Events[2].Version {
+				t.Errorf("expired: got %+v", h.Events[1])
+			}
+		}
+		if lines, _ := told(t, p.b, "never", nil); len(lines) != 0 {
+			t.Errorf("of a key that never was: got %q", lines)
+		}
+	})
+}
+
 // A log that has dropped its beginning says since when it knows, and other keys do not
 // matter.
 func TestHistoryOfFullLog(t *testing.T) {
