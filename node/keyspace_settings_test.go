@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -57,6 +58,12 @@ func TestSettingsEverywhere(t *testing.T) {
 		}
 	}
 	until(t, "frozen where it is not held", func() bool { return refused(tryPut(open(t, out, "ks"), "k")) })
+	if err := out.JoinKeyspace(t.Context(), "ks"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tryPut(open(t, out, "ks"), "k"); !refused(err) {
+		t.Errorf("the first put after it was joined: %v", err)
+	}
 	stop(t, third)
 	third = start(t, cfg)
 	if err := tryPut(open(t, third, "ks"), "k"); !refused(err) {
@@ -73,8 +80,11 @@ func TestSettingsEverywhere(t *testing.T) {
 	if err := nodes[0].RemoveKeyspace(t.Context(), "ks"); err != nil {
 		t.Fatal(err)
 	}
-	all := []*node.Node{nodes[0], nodes[1], third}
-	until(t, "removed", func() bool { return !holds(t, all[0], "ks") && !holds(t, all[1], "ks") && !holds(t, all[2], "ks") })
+	all := []*node.Node{nodes[0], nodes[1], third, out}
+	for _, n := range all {
+		until(t, "removed at "+n.Name(), func() bool { return !holds(t, n, "ks") })
+		until(t, "no settings are left at "+n.Name(), func() bool { return len(inCatalog(t, n, "ks/")) == 0 })
+	}
 	mustPut(t, open(t, nodes[1], "ks"), "new", "1", nil)
 	equal(t, "ks", all...)
 	for _, n := range all {
@@ -83,9 +93,28 @@ func TestSettingsEverywhere(t *testing.T) {
 			t.Errorf("%s: of the new one: got %+v, %v", n.Name(), s, err)
 		}
 	}
+	change(t, nodes[1], "ks", client.SettingsChange{Rate: ptr(int64(9))})
+	if got := inCatalog(t, nodes[1], "ks"); !slices.Equal(got, []string{"ks", "ks#1/rate"}) {
+		t.Errorf("entries of the catalog: got %q", got)
+	}
 	if n := drops(t, nodes[0], "catalog_malformed") + drops(t, nodes[0], "setting_not_understood"); n != 0 {
 		t.Errorf("%d entries of the catalog were not understood", n)
 	}
+}
+
+func inCatalog(t *testing.T, n *node.Node, prefix string) (keys []string) {
+	t.Helper()
+	ks, err := n.Lookup("_keyspaces")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for e, err := range ks.List(t.Context(), prefix, nil) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, e.Key)
+	}
+	return keys
 }
 
 func TestSettingsRefusals(t *testing.T) {
