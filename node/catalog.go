@@ -118,6 +118,9 @@ func (n *Node) heedCatalog(ctx context.Context, name string) {
 		n.drops.add("catalog_malformed")
 		return
 	}
+	if l.Generation > 0 {
+		n.tidySettings(keyspaceID{name, l.Generation - 1})
+	}
 	n.linkMu.Lock()
 	defer n.linkMu.Unlock()
 	n.follow(time.Now(), name, l)

@@ -151,12 +151,28 @@ func (n *Node) heedSettings(ev client.Event) (is bool) {
 	if !is {
 		return false
 	}
+	if known, _ := n.catalog.life(id.Name); ev.Type == client.EventPut && id.Gen < known.Generation {
+		n.tidySettings(id)
+		return true
+	}
 	n.linkMu.Lock()
 	defer n.linkMu.Unlock()
 	if h := n.held(id.Name); h != nil && h.id == id {
 		n.applySettings(now, h)
 	}
 	return true
+}
+
+// tidySettings deletes the settings of a life that has ended, which somebody set without
+// knowing of that. One node does so for all; what it misses takes room in the catalog,
+// and is for nothing.
+func (n *Node) tidySettings(id keyspaceID) {
+	if !n.held(catalogKeyspace).ks.Chosen() {
+		return
+	}
+	if err := n.forgetSettings(context.Background(), id); err != nil {
+		n.log.Debug("settings not deleted", "keyspace", id.Name, "err", err)
+	}
 }
 
 // settingsOf finds the keyspace whose settings are asked for.
@@ -231,8 +247,7 @@ func (n *Node) ChangeSettings(ctx context.Context, name string, change client.Se
 	return n.readSettings(ctx, id)
 }
 
-// forgetSettings deletes those of a life that has ended. What is set without knowing of
-// that stays in the catalog, and is for nothing.
+// forgetSettings deletes those of a life that has ended.
 func (n *Node) forgetSettings(ctx context.Context, id keyspaceID) error {
 	for _, each := range allSettings() {
 		if _, err := n.held(catalogKeyspace).ks.Delete(ctx, settingKey(id, each.name), nil); err != nil {
