@@ -258,3 +258,19 @@ func TestHistoryBounds(t *testing.T) {
 		t.Error("a negative limit")
 	}
 }
+
+// A history of a key that has none, with a full change log: all of it is looked at.
+func BenchmarkHistoryOfFullLog(b *testing.B) {
+	k := openEmpty(testEnv())
+	for i := range maxLogChanges {
+		if _, err := k.Put(b.Context(), fmt.Sprintf("other%d", i%10_000), []byte("v"), nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.History(b.Context(), "k", nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -207,7 +207,9 @@ func TestSettingsAndHistoryOverAPI(t *testing.T) {
 	if settings != got {
 		t.Errorf("GET: got %+v, want %+v", settings, got)
 	}
-	var failed struct{ Error struct{ Code, Message string } }
+	var failed struct {
+		Error struct{ Code, Message string }
+	}
 	call("PUT", "/v1/kv/ks/k", `{}`, 400, &failed)
 	if failed.Error.Code != "bad_request" || !strings.Contains(failed.Error.Message, "#/required") {
 		t.Errorf("against the schema: got %+v", failed)
