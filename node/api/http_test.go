@@ -302,7 +302,7 @@ func TestErrorStatuses(t *testing.T) {
 	want := map[string]int{
 		"not_found": 404, "bad_request": 400, "too_large": 413, "conflict": 409, "needs_strong": 412, "wrong_type": 412,
 		"denied": 403, "overloaded": 429, "not_caught_up": 503, "joining": 503, "draining": 503, "no_quorum": 503,
-		"session_lost": 409, "not_held": 409, "exhausted": 409, "frozen": 409, "compacted": 410, "future_revision": 400, "full": 507, "needs_eventual": 412,
+		"session_lost": 409, "not_held": 409, "exhausted": 409, "frozen": 409, "rights": 409, "compacted": 410, "future_revision": 400, "full": 507, "needs_eventual": 412,
 		"unavailable": 503, "write_concern": 503, "timeout": 504, "unknown_outcome": 504, "internal": 500, "canceled": 499,
 	}
 	for _, f := range failures[1:] {

@@ -36,7 +36,7 @@ func TestTypesOverHTTP(t *testing.T) {
 			{"POST", "/v1/counter/k/a", `{"inc":1}`, 400, `unknown field`},
 			{"POST", "/v1/counter/k/a", `{"add":9223372036854775808}`, 400, `bad_request`},
 			{"POST", "/v1/counter/k/a?ttl=1s", `{"add":1}`, 400, `unknown parameter`},
-			{"POST", "/v1/counter/k/a?acks=all", `{"add":1}`, 400, `not available yet`},
+			{"POST", "/v1/counter/k/a?acks=some", `{"add":1}`, 400, `number of members`},
 			{"PUT", "/v1/counter/k/a", `1`, 405, `allowed here: GET, POST`},
 			{"POST", "/v1/counter/k/", `{"add":1}`, 400, `/v1/counter/KEYSPACE/KEY`},
 			{"GET", "/v1/kv/k/a", "", 412, `"code":"wrong_type"`},
