@@ -95,3 +95,25 @@ func (v *View) Events(from Revision, limit int) ([]*Change, error) {
 	})
 	return changes, nil
 }
+
+// Newest is the revision with which the newest history begins that has no more than the given
+// changes and bytes, in whole revisions, but at least the newest least changes and the newest
+// revision. It costs a look at each of these changes.
+func (v *View) Newest(changes int, bytes uint64, least int) Revision {
+	first, newer := v.s.compacted, 0 // newer: changes of revisions after the one that is looked at
+	n, size := 0, uint64(0)
+	at := v.s.revision
+	v.s.log.Reverse(func(c *Change) bool {
+		if c.Revision != at {
+			at, newer = c.Revision, n
+		}
+		n++
+		size += c.historic()
+		if newer >= max(least, 1) && (n > changes || size > bytes) {
+			first = c.Revision + 1
+			return false
+		}
+		return true
+	})
+	return first
+}

@@ -15,7 +15,7 @@ const (
 	// again when it was: what is written in between is kept beyond the bounds.
 	compactEvery = 2 * time.Second
 	compactSoon  = compactEvery / 4
-	// historyLeast is how many changes are kept whatever their bytes.
+	// historyLeast is how many changes are kept whatever their bytes, as long as the quota is not near.
 	historyLeast = 1000
 	// compactStep is how many revisions one command compacts: what it costs delays others.
 	compactStep = 2048
@@ -35,8 +35,9 @@ type sample struct {
 
 func newHistory(r *Replica) *history { return &history{r: r} }
 
-// goal is the oldest revision to keep.
-func (h *history) goal(now time.Time, st machine.Status) machine.Revision {
+// goal is the oldest revision to keep of what view holds.
+func (h *history) goal(now time.Time, view *machine.View) machine.Revision {
+	st := view.Status()
 	every := h.r.cfg.HistoryAge / historySamples
 	if n := len(h.samples); n == 0 || now.Sub(h.samples[n-1].at) >= every {
 		h.samples = append(h.samples, sample{now, st.Revision})
@@ -46,30 +47,18 @@ func (h *history) goal(now time.Time, st machine.Status) machine.Revision {
 		goal = max(goal, h.samples[0].revision)
 		h.samples = h.samples[1:]
 	}
-	if most := h.most(st); st.Changes > most {
-		// Each revision has a change, or more: this may keep fewer than allowed.
-		if keep := machine.Revision(most); st.Revision > keep {
-			goal = max(goal, st.Revision-keep)
-		}
-	}
+	most := h.r.cfg.HistoryChanges
 	// Before growth is refused history goes.
 	if st.Bytes > st.Quota-st.Quota/16 {
 		return st.Revision
 	}
-	if keep := machine.Revision(h.r.cfg.HistoryChanges / 10); st.Bytes > st.Quota-st.Quota/4 && st.Revision > keep {
-		goal = max(goal, st.Revision-keep)
+	if st.Bytes > st.Quota-st.Quota/4 {
+		most /= 10
+	}
+	if st.Changes > most || st.History > h.r.cfg.HistoryBytes {
+		goal = max(goal, view.Newest(most, h.r.cfg.HistoryBytes, min(historyLeast, most)))
 	}
 	return goal
-}
-
-// most is how many changes are kept: as many as their bytes, if they are like those that there
-// are, allow.
-func (h *history) most(st machine.Status) int {
-	if st.History <= h.r.cfg.HistoryBytes {
-		return h.r.cfg.HistoryChanges
-	}
-	fit := float64(st.Changes) * float64(h.r.cfg.HistoryBytes) / float64(st.History)
-	return min(max(int(fit), historyLeast), h.r.cfg.HistoryChanges)
 }
 
 // run compacts as long as ctx lasts.
@@ -92,7 +81,7 @@ func (h *history) run(ctx context.Context) {
 
 // compact compacts up to the goal, in steps, and reports whether there was something to compact.
 func (h *history) compact(ctx context.Context) (did bool) {
-	goal := h.goal(time.Now(), h.r.View().Status())
+	goal := h.goal(time.Now(), h.r.View())
 	for ctx.Err() == nil {
 		compacted := h.r.View().Status().Compacted
 		if goal <= compacted {
