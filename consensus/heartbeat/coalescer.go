@@ -76,7 +76,7 @@ type Coalescer struct {
 type standing struct {
 	addressed
 	line   *Line
-	last   *Answer    // the newest one; nil: none yet
+	last   *Answer    // the newest one that was told or is not news; nil: none yet
 	waiter chan reply // of the newest Send, or nil; of capacity 1
 	asked  time.Time  // by the newest Send
 	held   bool       // last answers a call that began after that
@@ -430,7 +430,10 @@ func (c *Coalescer) round(b batch) {
 		switch {
 		case err == nil && answers[i] != nil:
 			news := s.last == nil || !answers[i].follows(s.Beat, s.last)
-			if s.last, s.held = answers[i], s.held || !before; news && !before {
+			if news && (before || s.waiter == nil) {
+				break // the next one is news still, to whoever waits then
+			}
+			if s.last, s.held = answers[i], s.held || !before; news {
 				s.end(*s.last, nil)
 			}
 			if t := s.line.takers[b.node]; t != nil && !news && s.waiter != nil && c.standing[b.node][s.line] == s {

@@ -538,3 +538,38 @@ func TestTake(t *testing.T) {
 		}
 	})
 }
+
+// What a follower says first after it was started anew is news to whoever waits next, though
+// nobody did when it came, and although Take has others told of what follows.
+func TestNewsWhileNobodyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		defer a.Close()
+		defer b.Close()
+		var commit atomic.Uint64
+		commit.Store(9)
+		open(t, b, "g").Handle(func(Beat) (Answer, bool) { return Answer{OK: true, Term: 1, Commit: commit.Load()}, true })
+		line := open(t, a, "g")
+		if _, err := line.Send("b", Beat{Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+		commit.Store(0)
+		time.Sleep(defaultWindow + 10*time.Millisecond) // late: nobody waits for this one
+		defer line.Take("b", func(Beat, Answer) bool { return true })()
+		told := make(chan Answer, 1)
+		go func() {
+			if got, err := line.Send("b", Beat{Term: 1}); err == nil {
+				told <- got
+			}
+		}()
+		time.Sleep(2 * defaultWindow)
+		select {
+		case got := <-told:
+			if got.Commit != 0 {
+				t.Errorf("got %+v", got)
+			}
+		default:
+			t.Error("Send does not return")
+		}
+	})
+}
