@@ -51,6 +51,9 @@ const (
 	// lapse is with how many messages in a row a heartbeat goes that nobody waits for, until
 	// it ends: who leads no more asks no more, and Raft asks again within 100 ms.
 	lapse = 2
+	// stale is after how many windows an answer says nothing any more: Raft takes it for one
+	// that came just now.
+	stale = 2
 )
 
 // A Coalescer sends and answers the heartbeats of a node's groups. Safe for concurrent
@@ -77,6 +80,7 @@ type standing struct {
 	addressed
 	line   *Line
 	last   *Answer    // the newest one that was told or is not news; nil: none yet
+	at     time.Time  // when the call that last answers began
 	waiter chan reply // of the newest Send, or nil; of capacity 1
 	asked  time.Time  // by the newest Send
 	held   bool       // last answers a call that began after that
@@ -402,6 +406,8 @@ func (c *Coalescer) due(now time.Time) (batches []batch, more bool) {
 				continue
 			case s.waiter == nil:
 				s.lone++
+			case s.held && now.Sub(s.at) > stale*c.window:
+				s.last, s.held = nil, false // this process stood still: the next answer is told at once
 			case s.held && now.Sub(s.since) >= c.hold:
 				s.end(*s.last, nil)
 			}
@@ -433,7 +439,7 @@ func (c *Coalescer) round(b batch) {
 			if news && (before || s.waiter == nil) {
 				break // the next one is news still, to whoever waits then
 			}
-			if s.last, s.held = answers[i], s.held || !before; news {
+			if s.last, s.at, s.held = answers[i], begun, s.held || !before; news {
 				s.end(*s.last, nil)
 			}
 			if t := s.line.takers[b.node]; t != nil && !news && s.waiter != nil && c.standing[b.node][s.line] == s {

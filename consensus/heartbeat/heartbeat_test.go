@@ -573,3 +573,36 @@ func TestNewsWhileNobodyWaits(t *testing.T) {
 		}
 	})
 }
+
+// An answer that is old, since the process stood still, is not given as if it were new.
+func TestStoodStill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		defer b.Close()
+		defer a.Close()
+		var gone atomic.Bool
+		open(t, b, "g").Handle(func(Beat) (Answer, bool) { return Answer{OK: true, Term: 1}, !gone.Load() })
+		line := open(t, a, "g")
+		if _, err := line.Send("b", Beat{Term: 1}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := line.Send("b", Beat{Term: 1})
+			ended <- err
+		}()
+		time.Sleep(defaultWindow)
+		gone.Store(true)
+		a.due(time.Now().Add(time.Second)) // as after a stop
+		synctest.Wait()
+		select {
+		case err := <-ended:
+			t.Errorf("it was told: %v", err)
+		default:
+		}
+		if err := <-ended; !errors.Is(err, ErrUnanswered) {
+			t.Errorf("got %v, want ErrUnanswered", err)
+		}
+	})
+}
