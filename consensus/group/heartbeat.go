@@ -19,6 +19,8 @@ type Heartbeats interface {
 	// until stop is called. It must not block. Send may keep an answer to itself as long as
 	// take reports that it has told Raft.
 	Take(node string, take func(heartbeat.Beat, heartbeat.Answer) bool) (stop func())
+	// Rest is called when this replica leads no more: nobody is told that it does.
+	Rest()
 	// Handle sets who answers those that come in, or says that it cannot.
 	Handle(h func(heartbeat.Beat) (heartbeat.Answer, bool))
 	// Close ends Send.

@@ -146,3 +146,24 @@ func TestReadsPassHeartbeats(t *testing.T) {
 		}
 	})
 }
+
+// A leader that has ceased to lead tells nobody that it does.
+func TestNoHeartbeatsOfFormerLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newBeatingCluster(t, 3, []string{"g"}, nil)
+		defer c.stop()
+		leader := c.put("g", "a=1")
+		c.equal("g")
+		time.Sleep(time.Second)
+		g := leader.groups["g"]
+		if err := g.Remove(background, leader.id, g.Configuration().Index); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "it does not lead", func() bool { now, _ := g.Leadership(); return !now.Leads })
+		before := leader.beats.Stats().Beats
+		time.Sleep(time.Second)
+		if n := leader.beats.Stats().Beats - before; n > 0 {
+			t.Errorf("%d heartbeats of it", n)
+		}
+	})
+}

@@ -54,6 +54,9 @@ func (g *Group) watchLeadership(notify <-chan bool) {
 		select {
 		case won := <-notify:
 			if !won {
+				if g.cfg.Heartbeats != nil {
+					g.cfg.Heartbeats.Rest()
+				}
 				g.leadership.set(Leadership{})
 			} else if term, ok := g.leads(); ok {
 				g.leadership.set(Leadership{Leads: true, Term: term})

@@ -263,6 +263,25 @@ func (l *Line) Send(node string, b Beat) (Answer, error) {
 	return l.wait(w)
 }
 
+// Rest ends what stands: who leads no more tells nobody that it does. Send returns, if it
+// waits.
+func (l *Line) Rest() {
+	c := l.coalescer
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for node, beats := range c.standing {
+		s := beats[l]
+		if s == nil {
+			continue
+		}
+		if s.last != nil {
+			s.end(*s.last, nil)
+		}
+		s.end(Answer{}, ErrUnanswered)
+		c.drop(node, s)
+	}
+}
+
 // Ask sends b alone, at once: for a leader who must know that it still is.
 func (l *Line) Ask(node string, b Beat) (Answer, error) {
 	w := make(chan reply, 1)

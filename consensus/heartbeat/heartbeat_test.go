@@ -606,3 +606,44 @@ func TestStoodStill(t *testing.T) {
 		}
 	})
 }
+
+// Who rests tells nobody that it leads, and waits for nothing.
+func TestRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t)
+		defer b.Close()
+		defer a.Close()
+		open(t, b, "g").Handle(func(Beat) (Answer, bool) { return Answer{OK: true, Term: 1}, true })
+		line := open(t, a, "g")
+		for _, waits := range []bool{false, true} {
+			if _, err := line.Send("b", Beat{Term: 1}); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			if waits {
+				go func() {
+					_, err := line.Send("b", Beat{Term: 1})
+					ended <- err
+				}()
+				synctest.Wait()
+			}
+			before := a.Stats().Beats
+			line.Rest()
+			if waits {
+				synctest.Wait()
+				select {
+				case err := <-ended:
+					if err != nil {
+						t.Error(err)
+					}
+				default:
+					t.Error("Send still waits")
+				}
+			}
+			time.Sleep(time.Second)
+			if n := a.Stats().Beats - before; n != 0 {
+				t.Errorf("%d heartbeats after it", n)
+			}
+		}
+	})
+}
