@@ -129,6 +129,12 @@ func (x *index) descend(key string, yield func(*crdt.Cell) bool) {
 		w.descend(yield)
 		return
 	}
+	if top := x.top(key); len(x.others(key)) == 0 { // as a rule
+		if top != nil {
+			yield(top)
+		}
+		return
+	}
 	for _, c := range x.all(key) {
 		if !yield(c) {
 			return
@@ -157,6 +163,12 @@ func (x *index) ByKey(key string) []*crdt.Cell { return x.all(key) }
 func (x *index) ByPath(key, path string) []*crdt.Cell {
 	if w := x.crowd(key); w != nil {
 		return w.at(path)
+	}
+	if top := x.top(key); len(x.others(key)) == 0 { // as a rule
+		if top == nil || top.Path != path {
+			return nil
+		}
+		return []*crdt.Cell{top}
 	}
 	return slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return c.Path != path })
 }
