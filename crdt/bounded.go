@@ -2,6 +2,7 @@ package crdt
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -12,8 +13,11 @@ import (
 // The paths of a bounded counter's cells.
 const (
 	boundPath = "b" // the lower bound
-	rowPath   = "r" // and 8 bytes, the actor: its row
+	rowPath   = "r" // and 24 bytes, the dot of the creation and the actor: its row
 )
+
+// MaxRows bounds how many incarnations change one bounded counter, and to how many one of them gives rights.
+const MaxRows = 1024
 
 // A RightsError: a bounded counter may be above its bound, but this incarnation has no right to take so much of it.
 type RightsError struct {
@@ -25,32 +29,62 @@ func (e *RightsError) Error() string {
 	return fmt.Sprintf("%d needed, and this node has the right to take %d: let another one transfer some", e.Need, e.Have)
 }
 
+// ErrBehind: this node has joined the keyspace again and lacks what it wrote before.
+var ErrBehind = errors.New("this node does not know yet what it wrote before it left: retry when it is synced")
+
 // A row is what one actor did with a bounded counter: what it added and took, and the rights that it gave to
-// others. It counts for the creation that it names, and for no other: after a Delete nothing of before is left.
+// others. All of it only grows.
 type row struct {
-	created     Dot
 	plus, minus uint64
 	given       map[Inc]uint64
 }
 
+// rowAt is the path of an actor's row. A row counts for the creation that it names, and for no other: after a Delete
+// nothing of before is left.
+func rowAt(created Dot, actor Inc) string {
+	b := []byte(actorPath(rowPath, created.Inc))
+	b = binary.BigEndian.AppendUint64(b, created.Seq)
+	return string(binary.BigEndian.AppendUint64(b, uint64(actor)))
+}
+
+// rowOf is the inverse of rowAt.
+func rowOf(path string) (created Dot, actor Inc, ok bool) {
+	if len(path) != len(rowPath)+24 || path[:len(rowPath)] != rowPath {
+		return Dot{}, 0, false
+	}
+	v := varints{[]byte(path[len(rowPath):])}
+	return Dot{v.inc(), v.fixed()}, v.inc(), true
+}
+
 func (w row) encode() []byte {
-	b := binary.BigEndian.AppendUint64(nil, uint64(w.created.Inc))
-	b = binary.AppendUvarint(b, w.created.Seq)
-	b = binary.AppendUvarint(binary.AppendUvarint(b, w.plus), w.minus)
+	b := binary.AppendUvarint(binary.AppendUvarint(nil, w.plus), w.minus)
 	for _, to := range slices.Sorted(maps.Keys(w.given)) {
 		b = binary.AppendUvarint(binary.BigEndian.AppendUint64(b, uint64(to)), w.given[to])
 	}
 	return b
 }
 
-func decodeRow(b []byte) row {
+// merge takes over what is further in a row of the same actor.
+func (w *row) merge(b []byte) {
 	v := varints{b}
-	w := row{created: Dot{v.inc(), v.next()}, plus: v.next(), minus: v.next(), given: make(map[Inc]uint64)}
+	w.plus, w.minus = max(w.plus, v.next()), max(w.minus, v.next())
+	if w.given == nil {
+		w.given = make(map[Inc]uint64)
+	}
 	for len(v.b) > 0 {
 		to := v.inc()
-		w.given[to] = v.next()
+		w.given[to] = max(w.given[to], v.next())
 	}
-	return w
+}
+
+// deletable reports whether a Delete may remove a cell. A row without its counter must stay until it is known that this is
+// deleted: if it comes later, the actor would have forgotten what it took.
+func (r *Replica) deletable(c *Cell) bool {
+	if c.Kind != KindBounded {
+		return true
+	}
+	created, _, ok := rowOf(c.Path)
+	return !ok || r.cells.ByDot(created) != nil || r.clock.Contains(created) || r.IsPending(created)
 }
 
 // Bounded is a bounded counter: Value is never below Bound, wherever it is looked at.
@@ -66,26 +100,27 @@ type Bounded struct {
 type bounded struct {
 	created *Cell // nil: it does not exist
 	rows    map[Inc]row
-	newest  map[Inc]uint64
 }
 
+// boundedOf is made of cells in any order, which are gone through twice.
 func boundedOf(cells iter.Seq[*Cell]) bounded {
-	b := bounded{rows: make(map[Inc]row), newest: make(map[Inc]uint64)}
+	b := bounded{rows: make(map[Inc]row)}
 	for c := range cells {
-		switch {
-		case c.Kind != KindBounded:
-		case c.Path == boundPath:
-			if b.created == nil || c.Compare(b.created) > 0 {
-				b.created = c
-			}
-		case c.Dot.Seq > b.newest[c.Dot.Inc]:
-			b.newest[c.Dot.Inc] = c.Dot.Seq
-			b.rows[c.Dot.Inc] = decodeRow(c.Value)
+		if c.Kind == KindBounded && c.Path == boundPath && (b.created == nil || c.Compare(b.created) > 0) {
+			b.created = c
 		}
 	}
-	for inc, w := range b.rows {
-		if b.created == nil || w.created != b.created.Dot {
-			delete(b.rows, inc)
+	if b.created == nil {
+		return b
+	}
+	for c := range cells {
+		if c.Kind != KindBounded {
+			continue
+		}
+		if created, actor, ok := rowOf(c.Path); ok && created == b.created.Dot {
+			w := b.rows[actor]
+			w.merge(c.Value)
+			b.rows[actor] = w
 		}
 	}
 	return b
@@ -96,15 +131,21 @@ func (b *bounded) bound() int64 {
 	return v
 }
 
-// rights is what inc may take. Sums cannot overflow: what all have is at most what was ever added.
+// rights is what inc may take.
 func (b *bounded) rights(inc Inc) uint64 {
 	w := b.rows[inc]
 	have, spent := w.plus, w.minus
 	for _, n := range w.given {
-		spent += n
+		if spent += n; spent < n {
+			return 0 // more than can be counted
+		}
 	}
 	for _, other := range b.rows {
-		have += other.given[inc]
+		n := other.given[inc]
+		if have += n; have < n {
+			have = math.MaxUint64
+			break
+		}
 	}
 	return have - min(have, spent)
 }
@@ -122,14 +163,14 @@ func (d *Draft) BoundedCreate(key string, bound, initial int64) error {
 	if b := boundedOf(d.under(key, "", KindBounded)); b.created != nil {
 		return fmt.Errorf("%w: delete it first", ErrExists)
 	}
-	if err := d.removeAll(d.under(key, "", KindBounded)); err != nil { // rows of one that was deleted
+	if err := d.Delete(key); err != nil { // rows of one that was deleted
 		return err
 	}
-	w := row{created: d.next(), plus: uint64(initial) - uint64(bound)}
+	created, w := d.next(), row{plus: uint64(initial) - uint64(bound)}
 	if err := d.add(Cell{Key: key, Path: boundPath, Kind: KindBounded, Value: binary.AppendVarint(nil, bound)}); err != nil {
 		return err
 	}
-	return d.add(Cell{Key: key, Path: actorPath(rowPath, d.r.inc), Kind: KindBounded, Value: w.encode()})
+	return d.add(Cell{Key: key, Path: rowAt(created, d.r.inc), Kind: KindBounded, Value: w.encode()})
 }
 
 // BoundedAdd adds delta to a bounded counter. To take, delta < 0, needs rights: *RightsError if this incarnation has not as
@@ -144,7 +185,7 @@ func (d *Draft) BoundedAdd(key string, delta int64) error {
 			w.minus += need
 			return nil
 		}
-		if v, ok := b.value(); !ok || v > math.MaxInt64-delta || w.plus+uint64(delta) > math.MaxInt64 {
+		if v, ok := b.value(); !ok || v > math.MaxInt64-delta || w.plus+uint64(delta) < w.plus {
 			return fmt.Errorf("%w: the value of a bounded counter", ErrRange)
 		}
 		w.plus += uint64(delta)
@@ -161,6 +202,9 @@ func (d *Draft) BoundedTransfer(key string, to Inc, n uint64) error {
 		if have := b.rights(d.r.inc); have < n {
 			return &RightsError{have, n}
 		}
+		if _, ok := w.given[to]; !ok && len(w.given) == MaxRows {
+			return fmt.Errorf("%w: rights are given to at most %d others", ErrRange, MaxRows)
+		}
 		w.given[to] += n
 		return nil
 	})
@@ -174,14 +218,20 @@ func (d *Draft) changeRow(key string, change func(*bounded, *row) error) error {
 	if b.created == nil {
 		return fmt.Errorf("bounded counter: %w: create it first", ErrNotCreated)
 	}
+	if d.r.clock.Entry(d.r.inc).Prefix < d.r.since {
+		return ErrBehind
+	}
 	w, ok := b.rows[d.r.inc]
-	if !ok {
-		w = row{created: b.created.Dot, given: make(map[Inc]uint64)}
+	if !ok && len(b.rows) >= MaxRows {
+		return fmt.Errorf("%w: a bounded counter is changed by at most %d starts of nodes: delete it and create it anew", ErrRange, MaxRows)
+	}
+	if w.given == nil {
+		w.given = make(map[Inc]uint64)
 	}
 	if err := change(&b, &w); err != nil {
 		return err
 	}
-	return d.replace(key, actorPath(rowPath, d.r.inc), KindBounded, w.encode(), Lifetime{})
+	return d.replace(key, rowAt(b.created.Dot, d.r.inc), KindBounded, w.encode(), Lifetime{})
 }
 
 // value is not ok if it is no int64.

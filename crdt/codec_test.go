@@ -78,7 +78,7 @@ func genCell() *rapid.Generator[*Cell] {
 		return &Cell{
 			Key:     string(rapid.SliceOfN(rapid.Byte(), 1, 40).Draw(t, "key")),
 			Path:    string(rapid.SliceOfN(rapid.Byte(), 0, 3).Draw(t, "path")),
-			Kind:    Kind(rapid.Uint8Range(1, 5).Draw(t, "kind")),
+			Kind:    Kind(rapid.Uint8Range(1, uint8(KindBounded)).Draw(t, "kind")),
 			Flags:   Flags(rapid.Byte().Draw(t, "flags")),
 			Dot:     Dot{Inc(rapid.Uint64Min(1).Draw(t, "inc")), 100 + rapid.Uint64Max(math.MaxUint64-100).Draw(t, "seq")},
 			HLC:     HLC(rapid.Uint64().Draw(t, "hlc")),
@@ -100,6 +100,31 @@ func genOp() *rapid.Generator[*Op] {
 			}
 		}
 		return o
+	})
+}
+
+func genBatch() *rapid.Generator[*Op] {
+	return rapid.Custom(func(t *rapid.T) *Op {
+		o := &Op{HLC: HLC(rapid.Uint64().Draw(t, "hlc")), Removes: genFewDots().Draw(t, "removes")}
+		cells := rapid.SliceOfN(genCell(), 2, 5).Draw(t, "cells")
+		seq := uint64(20)
+		for _, c := range cells {
+			seq += rapid.Uint64Range(1, 3).Draw(t, "gap")
+			c.Dot, c.HLC = Dot{5, seq}, o.HLC
+		}
+		o.Cell, o.More = cells[len(cells)-1], cells[:len(cells)-1]
+		o.Dot, o.Covers = o.Cell.Dot, Dots{{5, 21, seq - 1}}
+		return o
+	})
+}
+
+func TestBatchRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		op := genBatch().Draw(t, "op")
+		got, err := decode(encode(func(e *Encoder) { e.Batch(op) }), (*Decoder).Batch)
+		if err != nil || !sameOp(got, op) {
+			t.Fatalf("got %+v, %v want %+v", got, err, op)
+		}
 	})
 }
 
@@ -155,7 +180,7 @@ func TestCodecRoundTrip(t *testing.T) {
 
 func sameOp(a, b *Op) bool {
 	return a.Dot == b.Dot && a.HLC == b.HLC && a.Key == b.Key && slices.Equal(a.Covers, b.Covers) &&
-		slices.Equal(a.Removes, b.Removes) && reflect.DeepEqual(a.Cell, b.Cell)
+		slices.Equal(a.Removes, b.Removes) && reflect.DeepEqual(a.Cell, b.Cell) && reflect.DeepEqual(a.More, b.More)
 }
 
 func sampleCell() *Cell {
@@ -165,6 +190,16 @@ func sampleCell() *Cell {
 func sampleOp() *Op {
 	c := sampleCell()
 	return &Op{Dot: c.Dot, Key: c.Key, HLC: c.HLC, Cell: c, Covers: DotsOf(Dot{7 << 40, 8}), Removes: DotsOf(Dot{1, 2}, Dot{7 << 40, 8})}
+}
+
+// sampleBatch is dots 7 to 10 of an incarnation, of which 8 came and went.
+func sampleBatch() *Op {
+	o := &Op{Dot: Dot{5, 10}, HLC: 9, Covers: Dots{{5, 7, 9}}, Removes: DotsOf(Dot{5, 3})}
+	for _, seq := range []uint64{7, 9, 10} {
+		o.More = append(o.More, &Cell{Key: "k", Path: "e", Kind: KindSet, Value: []byte{}, Dot: Dot{5, seq}, HLC: o.HLC})
+	}
+	o.Cell, o.More = o.More[2], o.More[:2:2]
+	return o
 }
 
 func sampleClock() *Clock {
@@ -185,6 +220,7 @@ func TestDecoderTruncated(t *testing.T) {
 	}{
 		"cell":  {encode(func(e *Encoder) { e.Cell(sampleCell()) }), func(d *Decoder) (any, error) { return d.Cell() }},
 		"op":    {encode(func(e *Encoder) { e.Op(sampleOp()) }), func(d *Decoder) (any, error) { return d.Op() }},
+		"batch": {encode(func(e *Encoder) { e.Batch(sampleBatch()) }), func(d *Decoder) (any, error) { return d.Batch() }},
 		"dots":  {encode(func(e *Encoder) { e.Dots(sampleOp().Removes) }), func(d *Decoder) (any, error) { return d.Dots(10) }},
 		"clock": {encode(func(e *Encoder) { e.Clock(sampleClock()) }), func(d *Decoder) (any, error) { return d.Clock(10) }},
 	}
@@ -243,6 +279,12 @@ func TestDecoderRefuses(t *testing.T) {
 		o := sampleOp()
 		change(o)
 		return encode(func(e *Encoder) { e.Op(o) })
+	}
+	batch := func(d *Decoder) error { _, err := d.Batch(); return err }
+	encBatch := func(change func(*Op)) []byte {
+		o := sampleBatch()
+		change(o)
+		return encode(func(e *Encoder) { e.Batch(o) })
 	}
 	encCell := func(change func(*Cell)) []byte {
 		c := sampleCell()
@@ -324,6 +366,22 @@ func TestDecoderRefuses(t *testing.T) {
 		{"op removes everything", encOp(func(o *Op) { o.Removes = Dots{{1, 1, math.MaxUint64}, {2, 1, math.MaxUint64}} }), op},
 		{"op covers too much", encOp(func(o *Op) { o.Covers = Dots{{1, 1, MaxCovers + 1}} }), op},
 		{"op with cell without key", encOp(func(o *Op) { o.Key = "" }), op},
+		{"batch of one cell", encBatch(func(o *Op) { o.More = nil }), batch},
+		{"batch of too many cells", encBatch(func(o *Op) {
+			for seq := uint64(11); len(o.More) < MaxBatchCells; seq++ {
+				c := *o.Cell
+				c.Dot.Seq = seq
+				o.More = append(o.More, &c)
+			}
+		}), batch},
+		{"batch out of order", encBatch(func(o *Op) { o.More[0], o.More[1] = o.More[1], o.More[0] }), batch},
+		{"batch with a cell twice", encBatch(func(o *Op) { o.More[0] = o.More[1] }), batch},
+		{"batch with a cell that it does not cover", encBatch(func(o *Op) { o.Covers = Dots{{5, 8, 9}} }), batch},
+		{"batch with another cell last", encBatch(func(o *Op) { o.Dot.Seq = 11 }), batch},
+		{"batch that removes its own cell", encBatch(func(o *Op) { o.Removes = DotsOf(Dot{5, 9}) }), batch},
+		{"batch with a cell without key", encBatch(func(o *Op) { o.More[0].Key = "" }), batch},
+		{"batch of too many bytes", encBatch(func(o *Op) { o.More[0].Value = make([]byte, MaxBatchBytes) }), batch},
+		{"batch that covers too much", encBatch(func(o *Op) { o.Covers = Dots{{5, 1, MaxCovers + 1}} }), batch},
 		{"cell without key", encCell(func(c *Cell) { c.Key = "" }), cell},
 		{"key too long", encCell(func(c *Cell) { c.Key = string(make([]byte, MaxKeyBytes+1)) }), cell},
 		{"path too long", encCell(func(c *Cell) { c.Path = string(make([]byte, MaxKeyBytes+1)) }), cell},
@@ -417,6 +475,10 @@ func FuzzDecodeCell(f *testing.F) {
 
 func FuzzDecodeOp(f *testing.F) {
 	fuzz(f, encode(func(e *Encoder) { e.Op(sampleOp()) }), (*Decoder).Op, (*Encoder).Op, sameOp)
+}
+
+func FuzzDecodeBatch(f *testing.F) {
+	fuzz(f, encode(func(e *Encoder) { e.Batch(sampleBatch()) }), (*Decoder).Batch, (*Encoder).Batch, sameOp)
 }
 
 func FuzzDecodeClock(f *testing.F) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -29,10 +30,12 @@ type Draft struct {
 	r     *Replica
 	at    HLC
 	sees  func(*Cell) bool
-	seq   uint64           // the newest that was given
-	added []*Cell          // ascending by dot
-	gone  map[Dot]struct{} // held cells that are removed
-	bytes int              // of added
+	seq   uint64        // the newest that was given
+	added []*Cell       // ascending by dot
+	gone  map[Dot]*Cell // held cells that are removed
+	// newest is the newest visible held cell of a key, where that was not the top one.
+	newest map[string]*Cell
+	bytes  int // of added
 }
 
 // A Lifetime is what a cell has besides its value: as in Write.
@@ -55,16 +58,19 @@ func (r *Replica) Commit(d *Draft) []*Op {
 	if len(d.added)+len(d.gone) == 0 {
 		return nil
 	}
-	removes := make([]Dot, 0, len(d.gone))
-	for dot := range d.gone {
-		removes = append(removes, dot)
-	}
+	removes := slices.SortedFunc(maps.Keys(d.gone), Dot.Compare)
 	op := &Op{HLC: d.at, Removes: DotsOf(removes...)}
 	first := r.seq + 1
 	n := len(d.added)
 	switch {
 	case n == 0:
-		op.Dot = r.nextDot()
+		op.Dot, op.Key = r.nextDot(), d.gone[removes[0]].Key
+		for _, c := range d.gone {
+			if c.Key != op.Key {
+				op.Key = ""
+				break
+			}
+		}
 	case n == 1:
 		op.Cell, op.Key = d.added[0], d.added[0].Key
 		op.Dot = op.Cell.Dot
@@ -84,15 +90,7 @@ func (r *Replica) Commit(d *Draft) []*Op {
 func (d *Draft) Added() iter.Seq[*Cell] { return slices.Values(d.added) }
 
 // Removed is the held cells that Commit will remove, in no particular order.
-func (d *Draft) Removed() iter.Seq[*Cell] {
-	return func(yield func(*Cell) bool) {
-		for dot := range d.gone {
-			if !yield(d.r.cells.ByDot(dot)) {
-				return
-			}
-		}
-	}
-}
+func (d *Draft) Removed() iter.Seq[*Cell] { return maps.Values(d.gone) }
 
 // Put makes a register of the key, as Replica.Put does.
 func (d *Draft) Put(key string, value []byte, life Lifetime) error {
@@ -108,7 +106,13 @@ func (d *Draft) Delete(key string) error {
 	if len(key) == 0 || len(key) > MaxKeyBytes {
 		return ErrKeySize
 	}
-	return d.removeAll(d.under(key, "", 0))
+	return d.removeAll(func(yield func(*Cell) bool) {
+		for c := range d.under(key, "", 0) {
+			if (d.isNew(c) || d.r.deletable(c)) && !yield(c) {
+				return
+			}
+		}
+	})
 }
 
 // want checks that key has the type kind, or none.
@@ -130,6 +134,9 @@ func (d *Draft) kindOf(key string) Kind {
 		}
 	}
 	top := d.r.cells.Top(key)
+	if newest := d.newest[key]; newest != nil {
+		top = newest // found before: what is held only gets less
+	}
 	switch {
 	case top == nil:
 		return 0
@@ -145,6 +152,10 @@ func (d *Draft) kindOf(key string) Kind {
 	if newest == nil {
 		return 0
 	}
+	if d.newest == nil {
+		d.newest = make(map[string]*Cell)
+	}
+	d.newest[key] = newest
 	return newest.Kind
 }
 
@@ -199,6 +210,9 @@ func (d *Draft) replace(key, path string, kind Kind, value []byte, life Lifetime
 	return d.add(Cell{Key: key, Path: path, Kind: kind, Flags: life.Flags, Expires: life.Expires, Value: value})
 }
 
+// isNew reports whether a cell was added in the draft.
+func (d *Draft) isNew(c *Cell) bool { return c.Dot.Inc == d.r.inc && c.Dot.Seq > d.r.seq }
+
 // next is the dot of the cell that is added next.
 func (d *Draft) next() Dot { return Dot{d.r.inc, d.seq + 1} }
 
@@ -210,7 +224,7 @@ func (d *Draft) add(c Cell) error {
 		return fmt.Errorf("%w: %d bytes, at most %d", ErrValueSize, len(c.Value), MaxValueBytes)
 	}
 	d.bytes += len(c.Key) + len(c.Path) + len(c.Value)
-	if len(d.added) == MaxBatchCells || len(d.added) > 0 && d.bytes > MaxBatchBytes {
+	if len(d.added) == MaxBatchCells || d.seq-d.r.seq == MaxCovers || len(d.added) > 0 && d.bytes > MaxBatchBytes {
 		return fmt.Errorf("%w: at most %d elements and %d bytes: split it", ErrBatchSize, MaxBatchCells, MaxBatchBytes)
 	}
 	c.Dot, c.HLC = d.next(), d.at
@@ -221,7 +235,7 @@ func (d *Draft) add(c Cell) error {
 
 // remove takes out a cell that the draft sees.
 func (d *Draft) remove(c *Cell) error {
-	if c.Dot.Inc == d.r.inc && c.Dot.Seq > d.r.seq {
+	if d.isNew(c) {
 		for i, a := range d.added {
 			if a == c {
 				d.added = append(d.added[:i:i], d.added[i+1:]...)
@@ -235,9 +249,9 @@ func (d *Draft) remove(c *Cell) error {
 		return fmt.Errorf("%w: it removes more than %d cells: split it", ErrBatchSize, MaxRemoves)
 	}
 	if d.gone == nil {
-		d.gone = make(map[Dot]struct{})
+		d.gone = make(map[Dot]*Cell)
 	}
-	d.gone[c.Dot] = struct{}{}
+	d.gone[c.Dot] = c
 	return nil
 }
 

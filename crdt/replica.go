@@ -25,6 +25,7 @@ var (
 type Replica struct {
 	inc     Inc
 	seq     uint64
+	since   uint64 // seq when it began here: of what it wrote before, anything may be lacking
 	cells   Cells
 	clock   *Clock
 	pending map[Dot]struct{}
@@ -85,7 +86,7 @@ func (c *Changes) Reset() {
 // NewReplica is a replica that continues from s, and takes over s.Cells and
 // s.Clock.
 func NewReplica(s State) *Replica {
-	r := &Replica{inc: s.Inc, seq: s.Seq, cells: s.Cells, clock: s.Clock, pending: make(map[Dot]struct{})}
+	r := &Replica{inc: s.Inc, seq: s.Seq, since: s.Seq, cells: s.Cells, clock: s.Clock, pending: make(map[Dot]struct{})}
 	for d := range s.Pending.All() {
 		r.pending[d] = struct{}{}
 	}
@@ -97,7 +98,7 @@ func (r *Replica) Inc() Inc { return r.inc }
 
 // Renew makes inc the minting incarnation, which must be new: after a dot of
 // the old one was met that this replica did not issue.
-func (r *Replica) Renew(inc Inc) { r.inc, r.seq = inc, 0 }
+func (r *Replica) Renew(inc Inc) { r.inc, r.seq, r.since = inc, 0, 0 }
 
 // Seq is the last sequence number issued here.
 func (r *Replica) Seq() uint64 { return r.seq }
@@ -190,7 +191,7 @@ func (r *Replica) Put(w Write) ([]*Op, error) {
 // Delete removes every cell of key held here, hidden and provisional ones
 // included, and returns the ops to be spread: none if there was no cell.
 func (r *Replica) Delete(key string, at HLC) []*Op {
-	return r.remove(key, dotsOf(r.cells.ByKey(key), func(*Cell) bool { return true }), at)
+	return r.remove(key, dotsOf(r.cells.ByKey(key), r.deletable), at)
 }
 
 // Remove removes the live cells among the given dots, of whatever key, and

@@ -170,9 +170,9 @@ func TestCounterIsTheSumOfWhatNoResetHasSeen(t *testing.T) {
 		var adds []*add
 		// contained is the adds that are in the total of c: those of its actor and chain up to it.
 		contained := func(c *Cell) (out []*add) {
-			total := decodeTotal(c.Value)
+			chain, _ := chainOf(c.Path)
 			for _, a := range adds {
-				if a.cell.Inc == c.Dot.Inc && a.cell.Seq <= c.Dot.Seq && a.cell.Seq >= total.chain {
+				if a.cell.Inc == c.Dot.Inc && a.cell.Seq <= c.Dot.Seq && a.cell.Seq >= chain.Seq {
 					out = append(out, a)
 				}
 			}
