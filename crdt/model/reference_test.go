@@ -16,11 +16,12 @@ type refOp struct {
 	removes []crdt.Dot
 	key     string
 	cell    *crdt.Cell
+	more    []*crdt.Cell // the other cells of a batch
 }
 
 // refCoalesce is the rule Coalesce of the design, or nil.
 func refCoalesce(older, newer *refOp) *refOp {
-	if older.key != newer.key {
+	if older.key != newer.key || len(older.more) > 0 || len(newer.more) > 0 {
 		return nil
 	}
 	removesIt := slices.Contains(newer.removes, older.own)
@@ -161,6 +162,62 @@ func (r *reference) put(w crdt.Write) *refOp {
 	return r.issue(w.Key, cell, func(c *crdt.Cell) bool { return c.Key == w.Key && c.Path == w.Path })
 }
 
+// A change is one of a batch: a put, or the removal of a key.
+type change struct {
+	put   bool
+	write crdt.Write
+}
+
+// batch makes changes one after another, in one op. It is nil if there was nothing to change.
+func (r *reference) batch(changes []change, at crdt.HLC) *refOp {
+	first, seq := r.seq+1, r.seq
+	var added []*crdt.Cell
+	gone := dotSet{}
+	for _, ch := range changes {
+		hit := func(c *crdt.Cell) bool { return c.Key == ch.write.Key && (!ch.put || c.Path == "") }
+		for d, c := range r.S {
+			if hit(c) {
+				gone[d] = true
+			}
+		}
+		added = slices.DeleteFunc(added, hit)
+		if w := ch.write; ch.put {
+			seq++
+			added = append(added, &crdt.Cell{
+				Dot: crdt.Dot{Inc: r.inc, Seq: seq}, HLC: at, Key: w.Key, Kind: w.Kind, Flags: w.Flags, Expires: w.Expires, Value: w.Value,
+			})
+		}
+	}
+	if len(added)+len(gone) == 0 {
+		return nil
+	}
+	op := &refOp{own: crdt.Dot{Inc: r.inc, Seq: first}}
+	names := map[string]bool{}
+	for d := range gone {
+		op.removes = append(op.removes, d)
+		names[r.S[d].Key] = true
+	}
+	if n := len(added); n > 0 {
+		op.cell, op.more = added[n-1], added[:n-1]
+		op.own = op.cell.Dot
+		clear(names)
+		if n == 1 {
+			names[op.cell.Key] = true
+		}
+	}
+	for name := range names {
+		if len(names) == 1 {
+			op.key = name
+		}
+	}
+	for q := first; q <= op.own.Seq; q++ {
+		op.covers = append(op.covers, crdt.Dot{Inc: r.inc, Seq: q})
+	}
+	r.seq = op.own.Seq
+	r.apply(op)
+	return op
+}
+
 // remove is nil if there is nothing to remove.
 func (r *reference) remove(key string, match func(*crdt.Cell) bool) *refOp {
 	for _, c := range r.S {
@@ -178,7 +235,15 @@ func (r *reference) apply(o *refOp) (fresh bool) {
 	if !fresh {
 		return false
 	}
-	wasNew := !r.knows(o.own)
+	cells := map[crdt.Dot]*crdt.Cell{}
+	for _, c := range o.more {
+		if !r.knows(c.Dot) {
+			cells[c.Dot] = c
+		}
+	}
+	if o.cell != nil && !r.knows(o.own) {
+		cells[o.own] = o.cell
+	}
 	for _, e := range o.covers {
 		r.learn(e)
 		r.A[e] = true
@@ -188,15 +253,16 @@ func (r *reference) apply(o *refOp) (fresh bool) {
 		r.await(d)
 	}
 	for _, e := range o.covers {
-		if e != o.own {
-			delete(r.S, e)
+		carried := e == o.own || slices.ContainsFunc(o.more, func(c *crdt.Cell) bool { return c.Dot == e })
+		switch {
+		case r.D[e]:
 			delete(r.D, e)
+			delete(r.S, e)
+		case cells[e] != nil:
+			r.S[e] = cells[e]
+		case !carried:
+			delete(r.S, e)
 		}
-	}
-	if r.D[o.own] {
-		delete(r.D, o.own)
-	} else if wasNew && o.cell != nil {
-		r.S[o.own] = o.cell
 	}
 	return true
 }

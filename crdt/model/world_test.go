@@ -61,11 +61,11 @@ type world struct {
 // A tally counts what happened in schedules: a fault that never happens proves
 // nothing.
 type tally struct {
-	Puts, Deletes, Collected, Applied, Ignored, Lost, Doubled, Coalesced, BornDead int
-	Provided, Refused, Concluded, Aborted, DiedWithProcess                         int
-	RestartsFromLast, RestartsFromOlder, RestartsFromNothing                       int
-	Left, Closed, Renewed, Quiesced                                                int
-	Published, Decided, Agreed, Retired, Reaped, Rejected                          int
+	Puts, Deletes, Batches, BornDeadInBatch, Collected, Applied, Ignored, Lost, Doubled, Coalesced, BornDead int
+	Provided, Refused, Concluded, Aborted, DiedWithProcess                                                   int
+	RestartsFromLast, RestartsFromOlder, RestartsFromNothing                                                 int
+	Left, Closed, Renewed, Quiesced                                                                          int
+	Published, Decided, Agreed, Retired, Reaped, Rejected                                                    int
 }
 
 // crdtOp is what an op did when it was issued.
@@ -92,7 +92,7 @@ func newWorld(seed uint64, b bug) *world {
 		weight int
 		do     func()
 	}{
-		{100, w.put}, {25, w.delete}, {10, w.collect}, {120, w.deliver}, {60, w.coalesce},
+		{100, w.put}, {25, w.delete}, {40, w.batch}, {10, w.collect}, {120, w.deliver}, {60, w.coalesce},
 		{25, w.openSession}, {100, w.advanceSession}, {10, w.abortSession},
 		{20, w.save}, {8, w.restart}, {4, w.leave}, {20, w.close}, {15, w.tick}, {1, w.quiesce},
 		{60, w.publish}, {30, w.decide}, {60, w.agree}, {2, w.reap}, {20, w.refresh}, {8, w.calm},
@@ -169,6 +169,12 @@ func (w *world) issue(n *node, ops []*crdt.Op, ref *refOp) {
 		w.fail("node %d: issued %v a second time", n.id, op.Dot)
 	}
 	w.compare(op, ref)
+	for _, d := range ref.covers { // of what came and went within a batch, nothing is left
+		w.issued[d] = &crdtOp{}
+	}
+	for _, c := range op.More {
+		w.issued[c.Dot] = &crdtOp{cell: c}
+	}
 	w.issued[op.Dot] = &crdtOp{cell: op.Cell, removes: ref.removes}
 	for to := range w.nodes {
 		if to != n.id {
@@ -183,6 +189,7 @@ func (w *world) compare(op *crdt.Op, ref *refOp) {
 	if same && op.Cell != nil {
 		same = sameCell(op.Cell, ref.cell)
 	}
+	same = same && slices.EqualFunc(op.More, ref.more, sameCell)
 	covers := op.Covers.With(crdt.Span{Inc: op.Dot.Inc, Lo: op.Dot.Seq, Hi: op.Dot.Seq})
 	if !same || !sameDots(covers, ref.covers) || !sameDots(op.Removes, ref.removes) {
 		w.fail("op %+v differs from the reference's %+v", op, ref)
@@ -205,23 +212,52 @@ func (w *world) enqueue(from, to int, m message) {
 
 func (w *world) put() {
 	n := w.writer()
-	w.values++
-	write := crdt.Write{
-		Key: keys[w.rng.IntN(len(keys))], Path: paths[w.rng.IntN(len(paths))], Kind: crdt.KindRegister,
-		Value: []byte(strconv.Itoa(w.values)), HLC: w.hlc(n),
-	}
-	if w.chance(15) {
-		write.Expires = w.now + int64(w.rng.IntN(60))
-	}
-	if w.chance(15) {
-		write.Flags = crdt.FlagEphemeral
-	}
+	write := w.write()
+	write.Path, write.HLC = paths[w.rng.IntN(len(paths))], w.hlc(n)
 	ops, err := n.real.Put(write)
 	if err != nil {
 		w.fail("put: %v", err)
 	}
 	w.tally.Puts++
 	w.issue(n, ops, n.ref.put(write))
+}
+
+func (w *world) write() crdt.Write {
+	w.values++
+	write := crdt.Write{Key: keys[w.rng.IntN(len(keys))], Kind: crdt.KindRegister, Value: []byte(strconv.Itoa(w.values))}
+	if w.chance(15) {
+		write.Expires = w.now + int64(w.rng.IntN(60))
+	}
+	if w.chance(15) {
+		write.Flags = crdt.FlagEphemeral
+	}
+	return write
+}
+
+// batch makes some puts and deletes in one op.
+func (w *world) batch() {
+	n := w.writer()
+	at := w.hlc(n)
+	d := n.real.Draft(at, func(*crdt.Cell) bool { return true })
+	changes := make([]change, 1+w.rng.IntN(5))
+	for i := range changes {
+		ch := change{put: w.chance(75), write: w.write()}
+		var err error
+		if ch.put {
+			err = d.Put(ch.write.Key, ch.write.Value, crdt.Lifetime{Flags: ch.write.Flags, Expires: ch.write.Expires})
+		} else {
+			err = d.Delete(ch.write.Key)
+		}
+		if err != nil {
+			w.fail("batch: %v", err)
+		}
+		changes[i] = ch
+	}
+	if w.chance(10) {
+		return // given up
+	}
+	w.tally.Batches++
+	w.issue(n, n.real.Commit(d), n.ref.batch(changes, at))
 }
 
 func (w *world) delete() {
@@ -308,6 +344,11 @@ func (w *world) apply(n *node, m message) {
 	if n.ref.D[m.ref.own] && op.Cell != nil {
 		w.tally.BornDead++
 	}
+	for _, c := range op.More {
+		if n.ref.D[c.Dot] {
+			w.tally.BornDeadInBatch++
+		}
+	}
 	got, want := n.real.Apply(op), n.ref.apply(m.ref)
 	if got != want {
 		w.fail("node %d: %v was news: %v, in the reference %v", n.id, op.Dot, got, want)
@@ -328,9 +369,13 @@ func (w *world) apply(n *node, m message) {
 // recode is the op as another process would get it.
 func (w *world) recode(op *crdt.Op) *crdt.Op {
 	w.enc.Reset(w.enc.Bytes()[:0])
-	w.enc.Op(op)
+	encode, decode := w.enc.Op, w.dec.Op
+	if len(op.More) > 0 {
+		encode, decode = w.enc.Batch, w.dec.Batch
+	}
+	encode(op)
 	w.dec.Reset(w.enc.Bytes())
-	again, err := w.dec.Op()
+	again, err := decode()
 	if err != nil {
 		w.fail("op %+v: %v", op, err)
 	}
