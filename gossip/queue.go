@@ -56,6 +56,15 @@ func opBytes(op *crdt.Op) int {
 	return n
 }
 
+// coverSpans is how many islands op may leave in the clock of a receiver: the covers of a batch
+// touch its own dot.
+func coverSpans(op *crdt.Op) int {
+	if len(op.More) > 0 {
+		return 0
+	}
+	return len(op.Covers)
+}
+
 // len is the number of waiting keys.
 func (q *queue) len() int { return len(q.slots) - q.head }
 
@@ -74,7 +83,7 @@ func (q *queue) push(op *crdt.Op) {
 	q.slots = append(q.slots, slot{op: op})
 	q.refs++
 	q.bytes += opBytes(op)
-	q.spans += len(op.Covers)
+	q.spans += coverSpans(op)
 }
 
 // combine adds op to the ops of its key.
@@ -85,7 +94,7 @@ func (q *queue) combine(s *slot, op *crdt.Op) {
 	}
 	if merged := coalesce(*last, op); merged != nil {
 		q.bytes += opBytes(merged) - opBytes(*last)
-		q.spans += len(merged.Covers) - len((*last).Covers)
+		q.spans += coverSpans(merged) - coverSpans(*last)
 		*last = merged
 		q.merge++
 		return
@@ -93,7 +102,7 @@ func (q *queue) combine(s *slot, op *crdt.Op) {
 	s.more = append(s.more, op)
 	q.refs++
 	q.bytes += opBytes(op)
-	q.spans += len(op.Covers)
+	q.spans += coverSpans(op)
 }
 
 // coalesce is crdt.Coalesce within the bounds of what one op may hold.
@@ -135,7 +144,7 @@ func (q *queue) pop() {
 	s := &q.slots[q.head]
 	q.refs--
 	q.bytes -= opBytes(s.op)
-	q.spans -= len(s.op.Covers)
+	q.spans -= coverSpans(s.op)
 	if len(s.more) > 0 {
 		s.op, s.more[0] = s.more[0], nil
 		s.more = s.more[1:]

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -180,6 +181,34 @@ func (s *Sim) Put(i int, key, path string, value []byte) crdt.Dot {
 	s.ledger.issued(d, true, removes)
 	s.effects(n)
 	return d
+}
+
+// Batch makes a register of each key at node i, in one op.
+func (s *Sim) Batch(i int, keys []string, value []byte) {
+	n := s.nodes[i]
+	keys = slices.Compact(slices.Sorted(slices.Values(keys)))
+	var removes []crdt.Dot
+	for _, key := range keys {
+		removes = append(removes, n.dots(key, func(*crdt.Cell) bool { return true })...)
+	}
+	d, _, err := n.rep.Update(n.clock(s.now), s.next(n), func(*crdt.Cell) bool { return true }, func(d *crdt.Draft) error {
+		for _, key := range keys { // it may be a map
+			if err := errors.Join(d.Delete(key), d.Put(key, value, crdt.Lifetime{})); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.fail("batch: %v", err)
+		return
+	}
+	s.note("batch", uint64(i), uint64(d.Inc), d.Seq)
+	for seq := d.Seq + 1 - uint64(len(keys)); seq < d.Seq; seq++ {
+		s.ledger.issued(crdt.Dot{Inc: d.Inc, Seq: seq}, true, nil)
+	}
+	s.ledger.issued(d, true, removes)
+	s.effects(n)
 }
 
 // Delete removes key at node i.

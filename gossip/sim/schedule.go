@@ -18,8 +18,8 @@ type Schedule struct {
 	Steps       int           // things that happen
 	Pause       time.Duration // between them, on average
 	// How often each thing happens, relative to the others.
-	Put, Delete, Collect, Break, Partition, Heal, Restart, Backup int
-	Origins                                                       []Origin // that restarts choose from
+	Put, Batch, Delete, Collect, Break, Partition, Heal, Restart, Backup int
+	Origins                                                              []Origin // that restarts choose from
 }
 
 // Random is the schedule of a seed.
@@ -40,6 +40,7 @@ func Random(seed uint64) Schedule {
 		Partition: pick(0, 0, 1), Heal: pick(1, 2), Restart: pick(0, 0, 1), Backup: 1,
 		Origins: [][]Origin{{Current}, {Current, Disk}, {Nothing}, {Current, Disk, Backup, Nothing}}[rng.IntN(4)],
 	}
+	s.Batch = pick(0, 2, 10)
 	if s.Bandwidth == 2_000 { // else a frame takes longer than a session waits
 		s.Frame = min(s.Frame, 4<<10)
 	}
@@ -64,7 +65,7 @@ func (p Schedule) Run() (*Sim, error) {
 func (p Schedule) run(s *Sim) error {
 	rng := rand.New(rand.NewPCG(p.Seed, 0x7374657073))
 	key := func() string { return fmt.Sprintf("k%d", rng.IntN(p.Keys)) }
-	total := p.Put + p.Delete + p.Collect + p.Break + p.Partition + p.Heal + p.Restart + p.Backup
+	total := p.Put + p.Batch + p.Delete + p.Collect + p.Break + p.Partition + p.Heal + p.Restart + p.Backup
 	for i := range p.Steps {
 		if err := s.RunFor(time.Duration(rng.Int64N(2*int64(p.Pause) + 1))); err != nil {
 			return err
@@ -82,6 +83,12 @@ func (p Schedule) run(s *Sim) error {
 				path = fmt.Sprintf("p%d", x)
 			}
 			s.Put(id, key(), path, fmt.Appendf(nil, "v%d", i))
+		case chosen(p.Batch):
+			var keys []string
+			for range 1 + rng.IntN(5) {
+				keys = append(keys, key())
+			}
+			s.Batch(id, keys, fmt.Appendf(nil, "v%d", i))
 		case chosen(p.Delete):
 			s.Delete(id, key())
 		case chosen(p.Collect):
