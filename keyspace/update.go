@@ -131,6 +131,8 @@ func editError(err error) error {
 		return &client.RightsError{Have: int64(rights.Have), Need: int64(rights.Need)}
 	case errors.Is(err, crdt.ErrBatchSize):
 		return fmt.Errorf("%w: %w", client.ErrTooLarge, err)
+	case errors.Is(err, crdt.ErrBehind):
+		return fmt.Errorf("%w: %w", client.ErrJoining, err)
 	case errors.Is(err, crdt.ErrExists):
 		return fmt.Errorf("%w: %w", client.ErrConflict, err)
 	case errors.Is(err, crdt.ErrNotCreated):
