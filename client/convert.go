@@ -38,7 +38,7 @@ func entryOf(e *wire.Entry) Entry {
 
 // eventOf copies e's values.
 func eventOf(e *wire.Event) Event {
-	out := Event{Reason: Reason(e.Reason), Cursor: Cursor(e.Cursor), More: e.More}
+	out := Event{Reason: Reason(e.Reason), Cursor: Cursor(e.Cursor), More: e.More, Mine: e.Mine}
 	switch e.Type {
 	case wire.EventPut:
 		out.Type = EventPut

@@ -113,12 +113,15 @@ const (
 type Event struct {
 	Type   EventType
 	Entry  Entry
-	Prev   *Entry
+	Prev   *Entry // shared: not to be modified
 	Reason Reason // of a delete
 	Cursor Cursor // resume after this event
 	// More says that the next event belongs to the same transaction. The Cursor of all
 	// its events is that of the transaction before, but for the last one.
 	More bool
+	// Mine says that a Put or Delete at the serving node made the change. False: it came from
+	// elsewhere, or that is not known.
+	Mine bool
 }
 
 // KeyspaceInfo describes a keyspace at one node.

@@ -140,6 +140,13 @@ type WatchOptions struct {
 	// Exact makes the watch of a strong keyspace fail with ErrCompacted, instead of a
 	// resync, where the history since From is kept no longer.
 	Exact bool
+	// Only leaves out all events of other kinds, those of the snapshot included, but never
+	// synced and resync. 0: none is left out.
+	Only EventSet
+	// NotMine leaves out the changes that Puts and Deletes at the serving node made, whoever
+	// asked for them there; the snapshot is whole, and so is what stands for changes that
+	// were missed. Eventual keyspaces only: ErrNeedsEventual, at the first entry at the latest.
+	NotMine bool
 
 	// untracked makes a remote watch keep no entries: after changes that were missed it
 	// gives a resync and a snapshot, which a Map compares itself.

@@ -30,7 +30,7 @@ func (k *remoteKeyspace) Watch(ctx context.Context, prefix string, o *WatchOptio
 		err := w.connect(ctx)
 		switch {
 		case err == nil:
-			return w, nil
+			return Filter(w, o), nil // not at the node: the view needs all of it
 		case errors.Is(err, errNotSent), errors.Is(err, errLost):
 		default:
 			w.Close()

@@ -105,7 +105,7 @@ func (k *Keyspace) Watch(ctx context.Context, prefix string, o *client.WatchOpti
 		}
 	}
 	k.watchers.Add(1)
-	return w, nil
+	return client.Filter(w, o), nil
 }
 
 // A cursor is the log and the number of a change in it, as %016x-%d.
@@ -374,6 +374,7 @@ func (k *Keyspace) event(c change) *client.Event {
 		prev  client.Entry
 	})
 	ev := &both.event
+	ev.Mine = c.mine
 	if c.prev != nil {
 		both.prev = k.entry(c.prev)
 		ev.Prev = &both.prev

@@ -92,7 +92,7 @@ func (w *switchWatch) open(ctx context.Context) (client.Watch, error) {
 	if w.told {
 		// From the cursor, which only the same replica knows: another one begins with
 		// a resync. Without one, all of it.
-		opts = client.WatchOptions{From: w.cursor}
+		opts.From, opts.UpdatesOnly, opts.Exact = w.cursor, false, false
 	}
 	next, err := w.h.watch(ctx, w.prefix, &opts)
 	if err != nil {

@@ -57,6 +57,7 @@ type Event struct {
 	Reason string
 	Cursor string
 	More   bool
+	Mine   bool
 }
 
 // A Reply is the union of all replies.
@@ -180,10 +181,11 @@ func appendEvent(b []byte, e *Event) []byte {
 	}
 	b = AppendBin(b, e.Reason)
 	b = AppendBin(b, e.Cursor)
-	return AppendBool(b, e.More)
+	b = AppendBool(b, e.More)
+	return AppendBool(b, e.Mine)
 }
 
-const eventFields = 6
+const eventFields = 7
 
 // DecodeReply reads the payload of a frame. Values are parts of it.
 func DecodeReply(payload []byte, r *Reply) error {
@@ -259,7 +261,7 @@ func (d *Decoder) entry(e *Entry) {
 }
 
 func (d *Decoder) event(e *Event) {
-	extra := d.Fields(eventFields - 1)
+	extra := d.Fields(eventFields - 2)
 	e.Type = EventType(min(d.Uint(), 255))
 	if !d.Nil() {
 		d.entry(&e.Entry)
@@ -271,6 +273,10 @@ func (d *Decoder) event(e *Event) {
 	e.Reason, e.Cursor = d.Str(), d.Str()
 	if extra > 0 { // not of older nodes
 		e.More = d.Bool()
+		extra--
+	}
+	if extra > 0 {
+		e.Mine = d.Bool()
 		extra--
 	}
 	d.Skip(extra, 0)

@@ -17,6 +17,7 @@ func (a *app) watchCommand() *cobra.Command {
 	var (
 		o           client.WatchOptions
 		from        string
+		only        string
 		untilSynced bool
 	)
 	cmd := &cobra.Command{
@@ -37,6 +38,9 @@ func (a *app) watchCommand() *cobra.Command {
 			if o.Exact && from == "" {
 				return usagef("--exact goes with --from: it wants every change since that")
 			}
+			if o.Only, err = client.ParseEventSet(only); err != nil {
+				return usagef("--only: %v", err)
+			}
 			o.From = client.Cursor(from)
 			return a.watch(cmd.Context(), keyspace, prefix, &o, untilSynced)
 		},
@@ -44,6 +48,8 @@ func (a *app) watchCommand() *cobra.Command {
 	cmd.Flags().StringVar(&from, "from", "", "resume after the event with this cursor; of a strong keyspace: after this revision")
 	cmd.Flags().BoolVar(&o.Exact, "exact", false, "fail, instead of a snapshot, where the history since --from is kept no longer; strong keyspaces")
 	cmd.Flags().BoolVar(&o.UpdatesOnly, "updates-only", false, "leave out the state at the start")
+	cmd.Flags().StringVar(&only, "only", "", "report only these kinds of changes: some of put,deleted,expired,owner-failed")
+	cmd.Flags().BoolVar(&o.NotMine, "not-mine", false, "leave out the changes that were made at the node that serves the watch; eventual keyspaces")
 	cmd.Flags().BoolVar(&untilSynced, "until-synced", false, "end when the state at the start is complete")
 	a.clientFlags(cmd)
 	cmd.Flags().Lookup("timeout").Usage = "give up if the watch has not begun after this long"

@@ -54,7 +54,7 @@ var eventTypes = map[client.EventType]wire.EventType{
 }
 
 func wireEvent(e *client.Event) wire.Event {
-	out := wire.Event{Type: eventTypes[e.Type], Reason: string(e.Reason), Cursor: string(e.Cursor), More: e.More}
+	out := wire.Event{Type: eventTypes[e.Type], Reason: string(e.Reason), Cursor: string(e.Cursor), More: e.More, Mine: e.Mine}
 	switch e.Type {
 	case client.EventPut:
 		out.Entry = wireEntry(&e.Entry, false)

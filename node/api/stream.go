@@ -94,7 +94,11 @@ func (l *lineStream) fail(err error) error {
 // the watch fails, which is a last line.
 func (s *Server) watchKeys(ctx context.Context, w http.ResponseWriter, r *http.Request, c *call, q *query) error {
 	prefix := q.string("prefix")
-	o := client.WatchOptions{From: client.Cursor(q.string("from")), UpdatesOnly: q.bool("updates-only"), Exact: q.bool("exact")}
+	o := client.WatchOptions{From: client.Cursor(q.string("from")), UpdatesOnly: q.bool("updates-only"), Exact: q.bool("exact"), NotMine: q.bool("not-mine")}
+	var err error
+	if o.Only, err = client.ParseEventSet(q.string("only")); err != nil {
+		return err
+	}
 	if err := q.finish(); err != nil {
 		return err
 	}

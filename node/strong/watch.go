@@ -38,6 +38,17 @@ func (s *Space) Watch(ctx context.Context, prefix string, o *client.WatchOptions
 	if len(prefix) > machine.MaxKey {
 		return nil, fmt.Errorf("%w: a prefix has at most %d bytes, this one has %d", client.ErrBadRequest, machine.MaxKey, len(prefix))
 	}
+	if opts.NotMine {
+		return nil, fmt.Errorf("%w: a watch without the node's own changes; compare the origin of the entries", client.ErrNeedsEventual)
+	}
+	w, err := s.open(ctx, prefix, opts)
+	if err != nil {
+		return nil, err
+	}
+	return client.Filter(w, o), nil
+}
+
+func (s *Space) open(ctx context.Context, prefix string, opts client.WatchOptions) (client.Watch, error) {
 	w := &watch{s: s, prefix: prefix, exact: opts.Exact}
 	if opts.From == "" {
 		w.begin()

@@ -442,7 +442,7 @@ func (k *keyspace) Watch(_ context.Context, prefix string, o *client.WatchOption
 	default:
 		w.snapshot()
 	}
-	return w, nil
+	return client.Filter(w, o), nil
 }
 
 type watch struct {
