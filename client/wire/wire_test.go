@@ -34,10 +34,18 @@ func genVersion(t *rapid.T) Version {
 	return Version{rapid.Uint64().Draw(t, "inc"), rapid.Uint64().Draw(t, "seq")}
 }
 
+// requestTypes are all that there are.
+func requestTypes() (all []RequestType) {
+	for typ := Put; typ <= Admin; typ++ {
+		all = append(all, typ)
+	}
+	return append(all, Update, View, Elements)
+}
+
 func genRequest(t *rapid.T) Request {
 	r := Request{
 		ID:      rapid.Uint64().Draw(t, "id"),
-		Type:    RequestType(rapid.IntRange(1, int(Admin)).Draw(t, "type")),
+		Type:    rapid.SampledFrom(requestTypes()).Draw(t, "type"),
 		Timeout: time.Duration(rapid.IntRange(0, 3_600_000_000).Draw(t, "timeout")) * time.Microsecond,
 	}
 	switch r.Type {
@@ -47,7 +55,7 @@ func genRequest(t *rapid.T) Request {
 		r.Key = genString(t, "member")
 	case Admin:
 		r.Value = genBytes(t, "admin", false)
-	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall:
+	case Put, Get, Delete, List, Watch, Info, Digest, StrongCall, Update, View, Elements:
 		r.Keyspace = genString(t, "keyspace")
 	}
 	switch r.Type {
@@ -75,7 +83,7 @@ func genRequest(t *rapid.T) Request {
 	case Watch:
 		r.After = genString(t, "after")
 		r.Limit = rapid.Uint64().Draw(t, "limit")
-	case StrongCall:
+	case StrongCall, Update, View, Elements:
 		r.Value = genBytes(t, "call", false)
 	}
 	return r
@@ -85,6 +93,9 @@ func genEntry(t *rapid.T) Entry {
 	e := Entry{
 		Key: genString(t, "key"), Value: genBytes(t, "value", true), Version: genVersion(t), Origin: genString(t, "origin"),
 		Modified: rapid.Int64().Draw(t, "modified"), Expires: rapid.Int64().Draw(t, "expires"), Ephemeral: rapid.Bool().Draw(t, "ephemeral"),
+	}
+	if rapid.Bool().Draw(t, "typed") {
+		e.Type = genString(t, "type")
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "siblings") {
 		e.Siblings = append(e.Siblings, Sibling{genBytes(t, "sibling", true), genVersion(t), genString(t, "origin"), rapid.Int64().Draw(t, "modified")})
@@ -302,7 +313,7 @@ func TestReadFrameAllocates(t *testing.T) {
 }
 
 func FuzzDecodeRequest(f *testing.F) {
-	for typ := Put; typ <= Admin; typ++ {
+	for _, typ := range requestTypes() {
 		f.Add(AppendRequest(nil, &Request{ID: 1, Type: typ, Keyspace: "k", Key: "key", Value: []byte("v"), After: "5-1", Limit: 7})[headerBytes:])
 	}
 	f.Add([]byte{0x93, 1, 14, 0xdd, 0xff, 0xff, 0xff, 0xff})
