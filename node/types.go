@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"iter"
 
 	"github.com/meshkv/meshkv/client"
@@ -14,50 +13,11 @@ func (h *handle) Update(ctx context.Context, changes []client.Change, o *client.
 		return client.Version{}, err
 	}
 	var v client.Version
-	err := h.write(ctx, func(ctx context.Context, ks client.Keyspace) error {
-		resolved, err := h.n.resolve(changes)
-		if err == nil {
-			v, err = ks.Update(ctx, resolved, o)
-		}
+	err := h.write(ctx, func(ctx context.Context, ks client.Keyspace) (err error) {
+		v, err = ks.Update(ctx, changes, o)
 		return err
 	})
 	return v, err
-}
-
-// resolve names the members that get rights by their incarnations: the keyspace knows no
-// others. What is not a member's name is left as it is.
-func (n *Node) resolve(changes []client.Change) ([]client.Change, error) {
-	var out []client.Change
-	for i := range changes {
-		if changes[i].To == "" {
-			continue
-		}
-		inc, err := n.incOf(changes[i].To)
-		if err != nil {
-			return nil, err
-		}
-		if out == nil {
-			out = append(out, changes...)
-		}
-		out[i].To = inc
-	}
-	if out == nil {
-		return changes, nil
-	}
-	return out, nil
-}
-
-// incOf is the incarnation, in hex, of the living member that is called name.
-func (n *Node) incOf(name string) (string, error) {
-	for _, m := range n.mesh.Members() {
-		if m.Name == name {
-			if s := memberStatus(m.Status); s != client.MemberAlive && s != client.MemberSuspect {
-				return "", fmt.Errorf("%w: member %s is %s: what it got would be stranded", client.ErrConflict, name, s)
-			}
-			return fmt.Sprintf("%x", m.Inc), nil
-		}
-	}
-	return name, nil
 }
 
 // View implements client.Keyspace.
