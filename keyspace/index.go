@@ -123,13 +123,16 @@ func (x *index) all(key string) []*crdt.Cell {
 	return cells
 }
 
-// descend yields the cells of key, the highest first, until yield says false. yield must not look at the key.
+// descend yields the cells of key, the highest first, until yield says false. yield must not look at the key. Safe for
+// concurrent use, with what all promises.
 func (x *index) descend(key string, yield func(*crdt.Cell) bool) {
+	top := x.top(key)
+	alone := len(x.others(key)) == 0 // before the crowd: see there
 	if w := x.crowd(key); w != nil {
 		w.descend(yield)
 		return
 	}
-	if top := x.top(key); len(x.others(key)) == 0 { // as a rule
+	if alone && x.top(key) == top { // as a rule; else top may have gone, and the next one have taken its place
 		if top != nil {
 			yield(top)
 		}

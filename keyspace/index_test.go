@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"slices"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -98,4 +99,52 @@ func sumAll(cells []*crdt.Cell) (s dotSum) {
 		s = s.plus(sumOf(c.Dot))
 	}
 	return s
+}
+
+// A reader without the mutex sees a cell that is live all the time, while others of its key come and go beside it, in a
+// slice, in a crowd, and in between.
+func TestDescendMissesNoCell(t *testing.T) {
+	x := newIndex()
+	cell := func(seq uint64, hlc crdt.HLC) *crdt.Cell {
+		return &crdt.Cell{Key: "k", Dot: crdt.Dot{Inc: 1, Seq: seq}, HLC: hlc}
+	}
+	stays := cell(1, 1)
+	x.Add(stays)
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				found := false
+				x.descend("k", func(c *crdt.Cell) bool {
+					found = found || c == stays
+					return !found
+				})
+				if !found {
+					t.Error("a cell that is there all the time was not seen")
+					return
+				}
+			}
+		})
+	}
+	seq := uint64(1)
+	for round := range 20_000 {
+		var cells []*crdt.Cell
+		for range 1 + round%(crowdAbove+3) {
+			seq++
+			c := cell(seq, crdt.HLC(2+seq%5))
+			x.Add(c)
+			cells = append(cells, c)
+		}
+		for _, c := range cells {
+			x.Remove(c)
+		}
+	}
+	close(stop)
+	readers.Wait()
 }
