@@ -208,6 +208,11 @@ func TestJudgeOnlyWhatArrives(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, k, "own", "123", nil)
+	other := *old
+	other.Dot.Seq++
+	if cells := k.toJudge([]*crdt.Cell{k.index.top("own"), &other}); len(cells) != 1 || cells[0] != &other {
+		t.Errorf("to be judged: got %v", cells)
+	}
 	if info, _ := k.Info(t.Context()); info.Invalid != 0 {
 		t.Errorf("got %+v", info)
 	}
