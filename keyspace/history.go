@@ -48,7 +48,7 @@ func (k *Keyspace) History(ctx context.Context, key string, o *client.HistoryOpt
 	var t tale
 	k.mu.Lock()
 	h.OpsSince = k.rep.RecentSince()
-	t.ops = k.rep.RecentOps(key)
+	t.ops = opsOf(key, k.rep.RecentOps(key))
 	k.index.descend(key, func(c *crdt.Cell) bool { // the newest: a set may have very many
 		t.cells = append(t.cells, c)
 		return len(t.cells) <= limit
@@ -118,6 +118,29 @@ type tale struct {
 	shown   crdt.Dot          // of them; zero if none is
 
 	dots []crdt.Dot // of the cells that the key is known to have had, ascending
+}
+
+// opsOf takes out of batches what concerns key: an op of each of its cells, the first of which
+// removes what the batch does. A batch without such a cell may only have removed some.
+func opsOf(key string, ops []gossip.RecentOp) (out []gossip.RecentOp) {
+	for _, r := range ops {
+		op := r.Op
+		if op.Key != "" || op.Cell == nil {
+			out = append(out, r)
+			continue
+		}
+		removes, own := op.Removes, false
+		for _, c := range append([]*crdt.Cell{op.Cell}, op.More...) {
+			if c.Key == key {
+				out = append(out, gossip.RecentOp{Op: &crdt.Op{Dot: c.Dot, Cell: c, Removes: removes, HLC: op.HLC}, At: r.At})
+				removes, own = nil, true
+			}
+		}
+		if !own {
+			out = append(out, gossip.RecentOp{Op: &crdt.Op{Dot: op.Dot, Removes: removes, HLC: op.HLC}, At: r.At})
+		}
+	}
+	return out
 }
 
 // collect finds the cells of which the parts of the tale know.
@@ -254,11 +277,16 @@ func (t *tale) opEvent(r gossip.RecentOp, name func(crdt.Inc) string) client.His
 	return e
 }
 
+// putEvent is of a cell. Only registers are shown as users wrote them.
 func putEvent(c *crdt.Cell, name func(crdt.Inc) string) client.HistoryEvent {
-	return client.HistoryEvent{
+	e := client.HistoryEvent{
 		Type: client.HistoryPut, Version: versionOf(c.Dot), Origin: name(c.Dot.Inc), Modified: time.UnixMilli(c.HLC.WallMs()),
 		Bytes: len(c.Value), Value: c.Value,
 	}
+	if c.Kind != crdt.KindRegister {
+		e.Value, e.Bytes = nil, len(c.Path)+len(c.Value)
+	}
+	return e
 }
 
 func versionOf(d crdt.Dot) client.Version { return client.Version{Inc: uint64(d.Inc), Seq: d.Seq} }

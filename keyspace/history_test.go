@@ -209,6 +209,37 @@ func TestHistoryOfCollection(t *testing.T) {
 	})
 }
 
+// Of a batch, a key tells what concerns it, and nothing of the other keys.
+func TestHistoryOfBatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.live(time.Second)
+		put(t, p.a, "k", "one", nil)
+		put(t, p.a, "gone", "g", nil)
+		p.live(time.Second)
+		_, err := p.a.Update(t.Context(), []client.Change{
+			{Verb: client.VerbPut, Key: "other", Value: []byte("x")},
+			{Verb: client.VerbPut, Key: "k", Value: []byte("two")},
+			{Verb: client.VerbDelete, Key: "gone"},
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.live(time.Second)
+		for _, k := range []*Keyspace{p.a, p.b} {
+			lines, _ := told(t, k, "k", nil)
+			wantTold(t, "k at "+k.env.Name, lines, `put by "a" two -one shown`, `put by "a" one shown`)
+			lines, _ = told(t, k, "gone", nil)
+			wantTold(t, "gone at "+k.env.Name, lines, `delete by "a" -g`, `put by "a" g shown`)
+			lines, _ = told(t, k, "other", nil)
+			wantTold(t, "other at "+k.env.Name, lines, `put by "a" x shown`)
+			if lines, _ = told(t, k, "never", nil); len(lines) != 0 {
+				t.Errorf("never at %s: got %q", k.env.Name, lines)
+			}
+		}
+	})
+}
+
 // A log that has dropped its beginning says since when it knows, and other keys do not
 // matter.
 func TestHistoryOfFullLog(t *testing.T) {
