@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -244,5 +245,65 @@ func TestWatchesAreWoken(t *testing.T) {
 	wg.Wait()
 	if left.Load() != 0 {
 		t.Errorf("%d watches did not end", left.Load())
+	}
+}
+
+// A watch without the node's own changes tells what others and time did to the same keys.
+func TestWatchNotMine(t *testing.T) {
+	k := openEmpty(testEnv())
+	defer k.Close()
+	put(t, k, "before", "v", nil)
+	w, err := k.Watch(t.Context(), "", &client.WatchOptions{NotMine: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if ev := next(t, w); ev.Type != client.EventPut || ev.Entry.Key != "before" {
+		t.Errorf("got %+v, want the state", ev)
+	}
+	if ev := next(t, w); ev.Type != client.EventSynced {
+		t.Errorf("got %+v, want synced", ev)
+	}
+	put(t, k, "mine", "v", nil)
+	put(t, k, "short", "v", &client.PutOptions{TTL: time.Millisecond})
+	k.Tick(time.Now().Add(time.Second))
+	if ev := next(t, w); ev.Type != client.EventDelete || ev.Entry.Key != "short" || ev.Reason != client.ReasonExpired || ev.Mine {
+		t.Errorf("got %+v, want the expiry", ev)
+	}
+}
+
+// A watch whose reader stalls holds what it had prepared, and no more, however much happens:
+// then it says that it has missed something, and shows the state.
+func TestStalledWatchIsBounded(t *testing.T) {
+	k := openEmpty(testEnv())
+	defer k.Close()
+	cw, err := k.Watch(t.Context(), "", &client.WatchOptions{UpdatesOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cw.Close()
+	next(t, cw)
+	for i := range watchBuffer + 10 {
+		put(t, k, fmt.Sprint("k", i), "v", nil)
+	}
+	next(t, cw)
+	w := cw.(*watch)
+	held := len(w.buf) - w.at
+	for i := range maxLogChanges + 1 {
+		put(t, k, fmt.Sprint("k", i%100), "v", nil)
+	}
+	if now := len(w.buf) - w.at; now != held || now > watchBuffer {
+		t.Errorf("holds %d events, held %d when it stalled, at most %d", now, held, watchBuffer)
+	}
+	if n, room := len(w.group.numbers.Load().at), maxNumbers; n > room {
+		t.Errorf("its group keeps %d numbers, at most %d", n, room)
+	}
+	for range held {
+		if ev := next(t, cw); ev.Type != client.EventPut {
+			t.Fatalf("got %+v, want what was prepared", ev)
+		}
+	}
+	if ev := next(t, cw); ev.Type != client.EventResync {
+		t.Errorf("got %+v, want a resync", ev)
 	}
 }

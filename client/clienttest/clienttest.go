@@ -44,6 +44,7 @@ func Run(t *testing.T, open func(t *testing.T) client.Cluster) {
 		{"watch resumes", testWatchResumes},
 		{"watch unknown cursor", testWatchUnknownCursor},
 		{"watch expiry", testWatchExpiry},
+		{"watch filters", testWatchFilters},
 		{"watch next after an ended context", testWatchContext},
 		{"watch close", testWatchClose},
 		{"watch under writes", testWatchUnderWrites},

@@ -125,6 +125,25 @@ func testWatchExpiry(t *testing.T, ctx context.Context, c client.Cluster) {
 	}
 }
 
+func testWatchFilters(t *testing.T, ctx context.Context, c client.Cluster) {
+	k := keyspace(t, ctx, c, "k")
+	put(t, ctx, k, "a", "1", nil)
+	w := watch(t, ctx, k, "", &client.WatchOptions{Only: client.OnDeleted})
+	wantEvent(t, ctx, w, client.EventSynced, "", "")
+	put(t, ctx, k, "a", "2", nil)
+	put(t, ctx, k, "b", "1", nil)
+	remove(t, ctx, k, "a")
+	if ev := wantEvent(t, ctx, w, client.EventDelete, "a", ""); ev.Prev == nil || string(ev.Prev.Value) != "2" {
+		t.Errorf("delete: got prev %+v", ev.Prev)
+	}
+	resumed := watch(t, ctx, k, "", &client.WatchOptions{Only: client.OnPut})
+	wantEvent(t, ctx, resumed, client.EventPut, "b", "1")
+	wantEvent(t, ctx, resumed, client.EventSynced, "", "")
+	remove(t, ctx, k, "b")
+	put(t, ctx, k, "c", "1", nil)
+	wantEvent(t, ctx, resumed, client.EventPut, "c", "1")
+}
+
 func testWatchContext(t *testing.T, ctx context.Context, c client.Cluster) {
 	k := keyspace(t, ctx, c, "k")
 	opening, endOpening := context.WithCancel(ctx)
