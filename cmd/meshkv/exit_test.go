@@ -39,6 +39,7 @@ func TestExitCode(t *testing.T) {
 		{client.ErrFrozen, nil, 4},
 		{client.ErrOverloaded, nil, 5},
 		{client.ErrNoQuorum, nil, 5},
+		{&client.WriteConcernError{Acked: 1, Want: 2}, nil, 5},
 		{errors.Join(client.ErrNoQuorum, context.DeadlineExceeded), nil, 5},
 		{&childExit{code: 130}, nil, 130},
 		{client.ErrDenied, nil, 6},

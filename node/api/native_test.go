@@ -95,6 +95,19 @@ func TestErrorsSurviveTheProtocol(t *testing.T) {
 	}
 }
 
+// How many members acknowledged a write is told by both protocols.
+func TestWriteConcernSurvivesTheProtocols(t *testing.T) {
+	_, addr := start(t, failing{memory.New(1), fmt.Errorf("put: %w", &client.WriteConcernError{Acked: 2, Want: 3})}, Options{})
+	_, err := dial(t, addr, nil).Members(t.Context())
+	var c *client.WriteConcernError
+	if !errors.As(err, &c) || !errors.Is(err, client.ErrWriteConcern) || c.Acked != 2 || c.Want != 3 {
+		t.Errorf("native: %v", err)
+	}
+	if resp, body := exchange(t, addr, "GET", "/v1/members", ""); resp.StatusCode != 503 || !strings.Contains(body, `"acked":2,"want":3`) {
+		t.Errorf("HTTP: %d %s", resp.StatusCode, body)
+	}
+}
+
 // failing is a backend whose Members fail.
 type failing struct {
 	*memory.Cluster
