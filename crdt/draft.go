@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -23,6 +22,9 @@ var (
 	ErrNotCreated = errors.New("does not exist")
 )
 
+// fewGone is how many removed cells a draft looks through one by one.
+const fewGone = 16
+
 // A Draft is a batch of changes before it is made. It sees what the replica holds and
 // what was changed in the draft before. The replica stays as it is until Commit, and
 // must not be changed meanwhile. Not safe for concurrent use.
@@ -30,9 +32,10 @@ type Draft struct {
 	r     *Replica
 	at    HLC
 	sees  func(*Cell) bool
-	seq   uint64        // the newest that was given
-	added []*Cell       // ascending by dot
-	gone  map[Dot]*Cell // held cells that are removed
+	seq   uint64           // the newest that was given
+	added []*Cell          // ascending by dot
+	gone  []*Cell          // held cells that are removed
+	many  map[Dot]struct{} // the same, once they are more than fewGone
 	// newest is the newest visible held cell of a key, where that was not the top one.
 	newest map[string]*Cell
 	bytes  int // of added
@@ -58,13 +61,17 @@ func (r *Replica) Commit(d *Draft) []*Op {
 	if len(d.added)+len(d.gone) == 0 {
 		return nil
 	}
-	removes := slices.SortedFunc(maps.Keys(d.gone), Dot.Compare)
+	removes := make([]Dot, len(d.gone))
+	for i, c := range d.gone {
+		removes[i] = c.Dot
+	}
+	slices.SortFunc(removes, Dot.Compare)
 	op := &Op{HLC: d.at, Removes: DotsOf(removes...)}
 	first := r.seq + 1
 	n := len(d.added)
 	switch {
 	case n == 0:
-		op.Dot, op.Key = r.nextDot(), d.gone[removes[0]].Key
+		op.Dot, op.Key = r.nextDot(), d.gone[0].Key
 		for _, c := range d.gone {
 			if c.Key != op.Key {
 				op.Key = ""
@@ -90,7 +97,7 @@ func (r *Replica) Commit(d *Draft) []*Op {
 func (d *Draft) Added() iter.Seq[*Cell] { return slices.Values(d.added) }
 
 // Removed is the held cells that Commit will remove, in no particular order.
-func (d *Draft) Removed() iter.Seq[*Cell] { return maps.Values(d.gone) }
+func (d *Draft) Removed() iter.Seq[*Cell] { return slices.Values(d.gone) }
 
 // Put makes a register of the key, as Replica.Put does.
 func (d *Draft) Put(key string, value []byte, life Lifetime) error {
@@ -161,8 +168,11 @@ func (d *Draft) kindOf(key string) Kind {
 
 // holds reports whether a cell of the replica is not removed.
 func (d *Draft) holds(c *Cell) bool {
-	_, gone := d.gone[c.Dot]
-	return !gone
+	if d.many != nil {
+		_, gone := d.many[c.Dot]
+		return !gone
+	}
+	return !slices.ContainsFunc(d.gone, func(g *Cell) bool { return g.Dot == c.Dot })
 }
 
 // place is the cells at path of key of one kind.
@@ -248,10 +258,14 @@ func (d *Draft) remove(c *Cell) error {
 	if len(d.gone) == MaxRemoves {
 		return fmt.Errorf("%w: it removes more than %d cells: split it", ErrBatchSize, MaxRemoves)
 	}
-	if d.gone == nil {
-		d.gone = make(map[Dot]*Cell)
+	if d.gone = append(d.gone, c); d.many != nil {
+		d.many[c.Dot] = struct{}{}
+	} else if len(d.gone) > fewGone {
+		d.many = make(map[Dot]struct{}, 2*fewGone)
+		for _, g := range d.gone {
+			d.many[g.Dot] = struct{}{}
+		}
 	}
-	d.gone[c.Dot] = c
 	return nil
 }
 

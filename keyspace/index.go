@@ -181,6 +181,13 @@ func (x *index) Ascend(key, from string) iter.Seq[*crdt.Cell] {
 	if w := x.crowd(key); w != nil {
 		return w.ascend(from)
 	}
+	if len(x.others(key)) == 0 { // as a rule
+		return func(yield func(*crdt.Cell) bool) {
+			if top := x.top(key); top != nil && top.Path >= from {
+				yield(top)
+			}
+		}
+	}
 	cells := slices.DeleteFunc(x.all(key), func(c *crdt.Cell) bool { return c.Path < from })
 	slices.SortFunc(cells, crdt.ComparePaths)
 	return slices.Values(cells)
