@@ -208,6 +208,7 @@ func (c *Client) Addr() string {
 // keepConnected replaces connections that broke or are being drained.
 func (c *Client) keepConnected(ctx context.Context, cur *conn) {
 	for {
+		began := time.Now()
 		select {
 		case <-cur.gone:
 		case <-cur.draining:
@@ -215,6 +216,10 @@ func (c *Client) keepConnected(ctx context.Context, cur *conn) {
 			return
 		}
 		c.discard(cur)
+		// One that breaks at once, as by an answer that cannot be read, would do so again and again.
+		if time.Since(began) < minBackoff && pause(ctx, minBackoff) != nil {
+			return
+		}
 		c.tryNext() // whether this one comes back is seen when the others have been tried
 		backoff := minBackoff
 		for {

@@ -212,7 +212,7 @@ func (m *Map) read(ctx context.Context) (came bool, err error) {
 		m.watch = nil
 		m.mu.Unlock()
 	}()
-	for {
+	for ctx.Err() == nil { // Next does not look at it while there are events
 		ev, err := w.Next(ctx)
 		if err != nil {
 			return came, err
@@ -224,6 +224,7 @@ func (m *Map) read(ctx context.Context) (came bool, err error) {
 			}
 		}
 	}
+	return came, ctx.Err()
 }
 
 // step applies one event, and what came before it of the same transaction, and returns what

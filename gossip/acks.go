@@ -174,7 +174,7 @@ func (r *Replicator) AskAcks(now time.Time, seq uint64, synced bool) {
 // ask starts a round of an own ask, or passes one on that came over from.
 func (r *Replicator) ask(a *asked, from *link, wide bool) {
 	if a.own {
-		a.round = max(a.round+1, uint64(r.nowNs/int64(time.Millisecond)))
+		a.round = max(a.round+1, uint64(r.nowNs)) // nobody asks once a nanosecond: it never runs ahead of the clock, which goes on in the next life
 	}
 	a.wide, a.askedAt = wide, r.nowNs
 	for _, l := range r.order {

@@ -82,6 +82,7 @@ func TestSchemaErrors(t *testing.T) {
 		{"a file", `{"$ref":"file:///etc/passwd"}`, "refer to itself"},
 		{"elsewhere", `{"$ref":"https://example.com/schema"}`, "refer to itself"},
 		{"a pattern that is none", `{"pattern":"("}`, "no JSON Schema"},
+		{"a number that no validator takes", `{"multipleOf":1e9999999}`, "too large"},
 	} {
 		_, err := ReadSchema(c.schema)
 		if !errors.Is(err, client.ErrBadRequest) || !strings.Contains(err.Error(), c.says) {
@@ -106,6 +107,31 @@ func TestSchemaErrors(t *testing.T) {
 	}
 	if err := deep.Check([]byte(strings.Repeat("[", 60_000) + strings.Repeat("]", 60_000))); !errors.Is(err, client.ErrBadRequest) {
 		t.Errorf("a value deeper than JSON is read here: got %v", err)
+	}
+}
+
+// Numbers of which the validator would make a panic, or minutes of work, are refused before it sees them, and what arrives with such a
+// number counts as invalid.
+func TestSchemaNumbers(t *testing.T) {
+	for _, schema := range []string{`{"minimum":1}`, `{"multipleOf":3}`, `{"uniqueItems":true}`, `{"items":{"type":"integer"}}`, `true`} {
+		s, err := ReadSchema(schema)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, value := range []string{"1e2000000", "-1E-2000000", "[1e999999,1e999999]", `{"a":[1e401]}`, strings.Repeat("9", 401), "1e99999999999999999999"} {
+			if err := s.Check([]byte(value)); !errors.Is(err, client.ErrBadRequest) {
+				t.Errorf("%s, %.20s: got %v", schema, value, err)
+			}
+		}
+	}
+	s, err := ReadSchema(`{"minimum":1}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"1e300", "1.5E2", "100"} {
+		if err := s.Check([]byte(value)); err != nil {
+			t.Errorf("%s: %v", value, err)
+		}
 	}
 }
 

@@ -2,8 +2,11 @@ package keyspace
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -24,6 +27,9 @@ func ReadSchema(text string) (*Schema, error) {
 	doc, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
 	if err != nil {
 		return nil, fmt.Errorf("%w: the schema is no JSON: %w", client.ErrBadRequest, err)
+	}
+	if !sane(doc) {
+		return nil, fmt.Errorf("%w: the schema has a number that is too long or too large", client.ErrBadRequest)
 	}
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
@@ -52,6 +58,9 @@ func (s *Schema) Check(value []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: the keyspace has a schema, and the value is no JSON", client.ErrBadRequest)
 	}
+	if !sane(v) {
+		return fmt.Errorf("%w: the value has a number that is too long or too large for the keyspace's schema", client.ErrBadRequest)
+	}
 	err = s.schema.Validate(v)
 	if err == nil {
 		return nil
@@ -66,4 +75,27 @@ func (s *Schema) Check(value []byte) error {
 	_, at, _ := strings.Cut(invalid.SchemaURL, "#")
 	place := strings.Join(append([]string{"#" + at}, invalid.ErrorKind.KeywordPath()...), "/")
 	return fmt.Errorf("%w: the value does not conform to the keyspace's schema at %s", client.ErrBadRequest, place)
+}
+
+// maxNumber bounds the digits of a number, and its exponent: the validator computes with exact fractions, and
+// takes minutes for others, or fails with a panic.
+const maxNumber = 400
+
+// sane reports whether v, which was read as JSON, has only numbers that the validator can take.
+func sane(v any) bool {
+	switch v := v.(type) {
+	case json.Number:
+		_, exponent, has := strings.Cut(strings.ToLower(string(v)), "e")
+		n, err := strconv.Atoi(exponent)
+		return len(v) <= maxNumber && (!has || err == nil && -maxNumber <= n && n <= maxNumber)
+	case []any:
+		return !slices.ContainsFunc(v, func(e any) bool { return !sane(e) })
+	case map[string]any:
+		for _, e := range v {
+			if !sane(e) {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -36,7 +37,14 @@ func NewSyncer(w *storage.Writer) *Syncer {
 func (s *Syncer) add(k *Keyspace, dots []crdt.Dot, t storage.Ticket) {
 	s.mu.Lock()
 	earlier := s.due[k]
-	s.due[k] = due{dots: append(earlier.dots, dots...), ticket: t}
+	for _, d := range dots { // of an incarnation the newest is enough, however long the disk takes
+		if i := slices.IndexFunc(earlier.dots, func(o crdt.Dot) bool { return o.Inc == d.Inc }); i >= 0 {
+			earlier.dots[i] = d
+		} else {
+			earlier.dots = append(earlier.dots, d)
+		}
+	}
+	s.due[k] = due{dots: earlier.dots, ticket: t}
 	s.mu.Unlock()
 	select {
 	case s.wake <- struct{}{}:
