@@ -260,11 +260,16 @@ func BoundedValue(cells iter.Seq[*Cell]) (out Bounded, ok bool, err error) {
 	if out.Value, ok = b.value(); !ok {
 		return Bounded{}, false, fmt.Errorf("%w: the value of a bounded counter", ErrRange)
 	}
-	for inc, w := range b.rows {
-		for to := range w.given {
-			out.Rights[to] = b.rights(to)
+	rights := func(inc Inc) {
+		if _, done := out.Rights[inc]; !done {
+			out.Rights[inc] = b.rights(inc)
 		}
-		out.Rights[inc] = b.rights(inc)
+	}
+	for inc, w := range b.rows {
+		rights(inc)
+		for to := range w.given {
+			rights(to)
+		}
 	}
 	return out, true, nil
 }

@@ -19,6 +19,9 @@ type Cells interface {
 	// Ascend is the live cells of key whose path is from or above, ascending by ComparePaths. Nothing may be
 	// changed meanwhile.
 	Ascend(key, from string) iter.Seq[*Cell]
+	// Descend yields the live cells of key, the highest by Compare first, until yield says false. yield must not
+	// look at the key.
+	Descend(key string, yield func(*Cell) bool)
 	// Top is the live cell of key that is highest by Compare, or nil.
 	Top(key string) *Cell
 	// ByDot is the live cell with that dot, or nil.
@@ -74,6 +77,15 @@ func (m *MapCells) Ascend(key, from string) iter.Seq[*Cell] {
 // ComparePaths orders the cells of a key as Cells.Ascend does.
 func ComparePaths(a, b *Cell) int {
 	return cmp.Or(strings.Compare(a.Path, b.Path), a.Dot.Compare(b.Dot))
+}
+
+// Descend implements Cells.
+func (m *MapCells) Descend(key string, yield func(*Cell) bool) {
+	for _, c := range slices.SortedFunc(slices.Values(m.keys[key]), func(a, b *Cell) int { return b.Compare(a) }) {
+		if !yield(c) {
+			return
+		}
+	}
 }
 
 // Top implements Cells.

@@ -32,10 +32,11 @@ type Draft struct {
 	r     *Replica
 	at    HLC
 	sees  func(*Cell) bool
-	seq   uint64           // the newest that was given
-	added []*Cell          // ascending by dot
-	gone  []*Cell          // held cells that are removed
-	many  map[Dot]struct{} // the same, once they are more than fewGone
+	seq   uint64             // the newest that was given
+	added []*Cell            // ascending by dot
+	gone  []*Cell            // held cells that are removed
+	logs  map[string][]*Cell // the entries of logs that were trimmed, oldest first; forgotten with any other removal
+	many  map[Dot]struct{}   // the same, once they are more than fewGone
 	// newest is the newest visible held cell of a key, where that was not the top one.
 	newest map[string]*Cell
 	bytes  int // of added
@@ -151,11 +152,12 @@ func (d *Draft) kindOf(key string) Kind {
 		return top.Kind
 	}
 	var newest *Cell
-	for c := range d.r.cells.Ascend(key, "") {
-		if d.holds(c) && d.sees(c) && (newest == nil || c.Compare(newest) > 0) {
+	d.r.cells.Descend(key, func(c *Cell) bool {
+		if d.holds(c) && d.sees(c) {
 			newest = c
 		}
-	}
+		return newest == nil
+	})
 	if newest == nil {
 		return 0
 	}
@@ -245,6 +247,7 @@ func (d *Draft) add(c Cell) error {
 
 // remove takes out a cell that the draft sees.
 func (d *Draft) remove(c *Cell) error {
+	delete(d.logs, c.Key)
 	if d.isNew(c) {
 		for i, a := range d.added {
 			if a == c {

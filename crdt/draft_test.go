@@ -548,3 +548,45 @@ func TestBoundedRowsAreNotForgotten(t *testing.T) {
 		}
 	})
 }
+
+// Two sides of a partition fill a log each: afterwards it takes entries as before, shows as many as its cap, and loses what is over
+// with what comes.
+func TestLogOfTwoSides(t *testing.T) {
+	const most = MaxLogCap
+	replicas := []*Replica{
+		NewReplica(State{Inc: 1, Cells: NewMapCells(), Clock: NewClock()}),
+		NewReplica(State{Inc: 2, Cells: NewMapCells(), Clock: NewClock()}),
+	}
+	var ops []*Op
+	add := func(r *Replica, at HLC, n int) {
+		t.Helper()
+		d := r.Draft(at, seesAll)
+		for range n {
+			if err := d.LogAppend("log", []byte("entry")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ops = append(ops, r.Commit(d)...)
+	}
+	for i := range most / 1024 {
+		add(replicas[0], HLC(i+1), 1024)
+		add(replicas[1], HLC(i+1), 1024)
+	}
+	for _, op := range slices.Clone(ops) {
+		replicas[0].Apply(op)
+		replicas[1].Apply(op)
+	}
+	shown := func() int { return len(LogEntries(replicas[0].cells.Ascend("log", ""))) }
+	if n := replicas[0].cells.Len(); n != 2*most || shown() != most {
+		t.Fatalf("%d cells, %d shown", n, shown())
+	}
+	add(replicas[0], 100, 1)
+	add(replicas[0], 101, 2)
+	if n := replicas[0].cells.Len(); n != most || shown() != most {
+		t.Errorf("%d cells, %d shown, after three more", n, shown())
+	}
+	entries := LogEntries(replicas[0].cells.Ascend("log", ""))
+	if newest := entries[len(entries)-1]; newest.HLC != 101 {
+		t.Errorf("the newest is of %d", newest.HLC)
+	}
+}

@@ -3,6 +3,7 @@ package crdt
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -59,7 +60,7 @@ func (d *Draft) MapPut(key string, fields []string, value []byte, life Lifetime)
 	above := 0
 	for i, f := range fields[:len(fields)-1] {
 		above += 1 + len(f)
-		if len(d.place(key, path[:above], KindMap)) > 0 && !d.isMap(key, path[:above]) {
+		if slices.ContainsFunc(d.place(key, path[:above], KindMap), d.sees) && !d.isMap(key, path[:above]) {
 			return fmt.Errorf("%w: %q is a value, not a map: remove it first", ErrWrongType, fields[:i+1])
 		}
 	}

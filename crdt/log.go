@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"iter"
+	"slices"
 )
 
 // The paths of a log's cells.
@@ -28,7 +29,11 @@ func (d *Draft) LogAppend(key string, value []byte) error {
 	path := binary.BigEndian.AppendUint64([]byte(entryPath), uint64(d.at))
 	path = binary.BigEndian.AppendUint64(path, uint64(dot.Inc))
 	path = binary.BigEndian.AppendUint64(path, dot.Seq)
-	return d.add(Cell{Key: key, Path: string(path), Kind: KindLog, Value: value})
+	if err := d.add(Cell{Key: key, Path: string(path), Kind: KindLog, Value: value}); err != nil {
+		return err
+	}
+	d.logs[key] = append(d.logs[key], d.added[len(d.added)-1])
+	return nil
 }
 
 // LogCap bounds how many entries a log keeps, 1 to MaxLogCap, which is the default.
@@ -45,18 +50,24 @@ func (d *Draft) LogCap(key string, n int) error {
 	return d.trim(key, 0)
 }
 
-// trim removes the oldest entries, so that there is room for more new ones.
+// trim removes the oldest entries, so that there is room for more new ones; or as many as an op may: after a partition there
+// can be twice as many as are kept. What is over is not shown, and goes with the next ones.
 func (d *Draft) trim(key string, more int) error {
 	keep := logCap(d.place(key, capPath, KindLog)) - more
-	var entries []*Cell
-	for c := range d.under(key, entryPath, KindLog) {
-		entries = append(entries, c) // held ones first, which are older than those of this draft
+	entries, ok := d.logs[key]
+	if !ok {
+		entries = slices.Collect(d.under(key, entryPath, KindLog)) // held ones first, which are older than those of this draft
 	}
-	for _, c := range entries[:max(len(entries)-keep, 0)] {
+	n := min(max(len(entries)-keep, 0), MaxRemoves-len(d.gone))
+	for _, c := range entries[:n] {
 		if err := d.remove(c); err != nil {
 			return err
 		}
 	}
+	if d.logs == nil {
+		d.logs = make(map[string][]*Cell)
+	}
+	d.logs[key] = entries[n:]
 	return nil
 }
 

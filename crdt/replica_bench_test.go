@@ -15,11 +15,12 @@ type onePerKey struct {
 
 func (o *onePerKey) ByKey(key string) []*Cell { return o.keys[key] }
 
-func (o *onePerKey) ByPath(key, path string) []*Cell         { panic("not used") }
-func (o *onePerKey) Ascend(key, from string) iter.Seq[*Cell] { panic("not used") }
-func (o *onePerKey) Top(key string) *Cell                    { panic("not used") }
-func (o *onePerKey) ByDot(d Dot) *Cell                       { return o.dots[d] }
-func (o *onePerKey) Len() int                                { return len(o.dots) }
+func (o *onePerKey) ByPath(key, path string) []*Cell            { panic("not used") }
+func (o *onePerKey) Ascend(key, from string) iter.Seq[*Cell]    { panic("not used") }
+func (o *onePerKey) Descend(key string, yield func(*Cell) bool) { panic("not used") }
+func (o *onePerKey) Top(key string) *Cell                       { panic("not used") }
+func (o *onePerKey) ByDot(d Dot) *Cell                          { return o.dots[d] }
+func (o *onePerKey) Len() int                                   { return len(o.dots) }
 
 func (o *onePerKey) Add(c *Cell) {
 	o.dots[c.Dot] = c

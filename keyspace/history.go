@@ -49,7 +49,7 @@ func (k *Keyspace) History(ctx context.Context, key string, o *client.HistoryOpt
 	k.mu.Lock()
 	h.OpsSince = k.rep.RecentSince()
 	t.ops = opsOf(key, k.rep.RecentOps(key))
-	k.index.descend(key, func(c *crdt.Cell) bool { // the newest: a set may have very many
+	k.index.Descend(key, func(c *crdt.Cell) bool { // the newest: a set may have very many
 		t.cells = append(t.cells, c)
 		return len(t.cells) <= limit
 	})

@@ -123,9 +123,8 @@ func (x *index) all(key string) []*crdt.Cell {
 	return cells
 }
 
-// descend yields the cells of key, the highest first, until yield says false. yield must not look at the key. Safe for
-// concurrent use, with what all promises.
-func (x *index) descend(key string, yield func(*crdt.Cell) bool) {
+// Descend implements crdt.Cells. Safe for concurrent use, with what all promises.
+func (x *index) Descend(key string, yield func(*crdt.Cell) bool) {
 	top := x.top(key)
 	alone := len(x.others(key)) == 0 // before the crowd: see there
 	if w := x.crowd(key); w != nil {

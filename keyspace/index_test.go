@@ -121,7 +121,7 @@ func TestDescendMissesNoCell(t *testing.T) {
 				default:
 				}
 				found := false
-				x.descend("k", func(c *crdt.Cell) bool {
+				x.Descend("k", func(c *crdt.Cell) bool {
 					found = found || c == stays
 					return !found
 				})

@@ -177,7 +177,7 @@ func (k *Keyspace) shownBefore(key string, added, removed []*crdt.Cell) (before 
 			return ok
 		}
 	}
-	k.index.descend(key, func(c *crdt.Cell) bool {
+	k.index.Descend(key, func(c *crdt.Cell) bool {
 		if isNew(c) || !k.life.shown(c) {
 			return true
 		}
@@ -230,7 +230,7 @@ func (k *Keyspace) shownOf(key string) *crdt.Cell {
 
 // shownCell is the highest cell of key that is shown, or nil.
 func (k *Keyspace) shownCell(key string) (shown *crdt.Cell) {
-	k.index.descend(key, func(c *crdt.Cell) bool {
+	k.index.Descend(key, func(c *crdt.Cell) bool {
 		if k.life.shown(c) {
 			shown = c
 		}

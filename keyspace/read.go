@@ -89,7 +89,7 @@ func (k *Keyspace) visible(c *crdt.Cell, nowMs int64) bool {
 
 func (k *Keyspace) visibleSibling(key string) (found *crdt.Cell) {
 	now := time.Now().UnixMilli()
-	k.index.descend(key, func(c *crdt.Cell) bool {
+	k.index.Descend(key, func(c *crdt.Cell) bool {
 		if k.visible(c, now) {
 			found = c
 		}
@@ -99,6 +99,9 @@ func (k *Keyspace) visibleSibling(key string) (found *crdt.Cell) {
 }
 
 func (k *Keyspace) getSiblings(key string) (client.Entry, error) {
+	if c := k.visibleSibling(key); c != nil && c.Kind != crdt.KindRegister { // which may have very many cells
+		return client.Entry{}, wrongType(c.Kind)
+	}
 	now := time.Now().UnixMilli()
 	cells := slices.DeleteFunc(k.index.all(key), func(c *crdt.Cell) bool { return !k.visible(c, now) })
 	if len(cells) == 0 {

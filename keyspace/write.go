@@ -55,7 +55,7 @@ func (k *Keyspace) Put(ctx context.Context, key string, value []byte, o *client.
 	w.Prepare()
 	var dot crdt.Dot
 	err := k.write(ctx, now, concern{opts.Acks, opts.Durable}, func(h crdt.HLC) (err error) {
-		if top := k.index.top(key); top != nil && top.Kind != crdt.KindRegister {
+		if top := k.index.top(key); top != nil && (top.Kind != crdt.KindRegister || !k.life.shown(top)) {
 			if shown := k.shownCell(key); shown != nil && shown.Kind != crdt.KindRegister {
 				return fmt.Errorf("%w: the key is a %v: use its calls, or delete it first", client.ErrWrongType, shown.Kind)
 			}

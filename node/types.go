@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"github.com/meshkv/meshkv/client"
@@ -83,6 +84,9 @@ func (h *handle) Elements(ctx context.Context, key string, o *client.ElementsOpt
 			}
 			return nil
 		})
+		if err != nil && opts.Seen != "" && ctx.Err() != nil { // before a member could say so
+			err = fmt.Errorf("%w: %w", client.ErrNotCaughtUp, err)
+		}
 		if err != nil && !stopped {
 			yield(client.Element{}, h.joiningError(err))
 		}
