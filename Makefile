@@ -19,7 +19,7 @@ demo: build ## a cluster of 5 nodes in one process, with a shell
 	bin/meshkv demo --nodes 5
 
 test: ## everything under the race detector
-	.ci/test -timeout 5m
+	.ci/test -timeout 10m
 
 race: ## everything again and again, for rare interleavings
 	go test -race -count 5 -timeout 30m ./...

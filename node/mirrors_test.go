@@ -95,8 +95,9 @@ func TestMirrorOnANodeWithoutReplica(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the mirror holds what the servers do", func() bool { return maps.Equal(localEntries(t, agent, "conf"), want) })
-	revision := strongStatus(t, servers[0], "conf").Revision
+	var revision uint64
 	until(t, "a copy knows how old it is", func() bool {
+		revision = strongStatus(t, servers[0], "conf").Revision // which may learn of the last one later than the agent
 		s := strongStatus(t, agent, "conf")
 		return s.Role == "copy" && s.Revision == revision && s.Behind == 0 && s.Age >= 0 && s.Age < 30*time.Second
 	})

@@ -299,6 +299,15 @@ func (w *mapWorld) check(m *client.Map, step int) {
 			break
 		}
 	}
+	// The map shows what a snapshot took away before it has told all of it.
+	shown := func() int {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return len(w.shown)
+	}
+	for deadline := time.Now().Add(60 * time.Second); shown() != m.Len() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	got := make(map[string]client.Version)
