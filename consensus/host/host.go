@@ -128,14 +128,8 @@ func Open(c Config) (_ *Host, err error) {
 	if h.rafts, err = raftnet.Open(h.mux, opts); err != nil {
 		return nil, errors.Join(err, h.rpc.Close(), h.engine.Close())
 	}
-	h.ctx, h.cancel = context.WithCancel(context.Background()) // until Close
-	h.work.Go(func() {
-		if err := h.mux.Run(h.ctx); err != nil && h.ctx.Err() == nil {
-			h.fail(fmt.Errorf("accept streams of other servers: %w", err))
-		}
-	})
-	h.work.Go(h.acceptCalls)
-	// What this server acted upon it goes on with, whatever comes first from elsewhere.
+	// What this server acted upon it goes on with, whatever comes from elsewhere, which begins
+	// below.
 	file := h.identity.get()
 	for name, e := range file.Entries {
 		h.entries[name] = e
@@ -144,6 +138,13 @@ func Open(c Config) (_ *Host, err error) {
 		h.entries[System] = *file.System
 	}
 	h.signal()
+	h.ctx, h.cancel = context.WithCancel(context.Background()) // until Close
+	h.work.Go(func() {
+		if err := h.mux.Run(h.ctx); err != nil && h.ctx.Err() == nil {
+			h.fail(fmt.Errorf("accept streams of other servers: %w", err))
+		}
+	})
+	h.work.Go(h.acceptCalls)
 	h.work.Go(h.follow)
 	h.work.Go(h.join)
 	h.work.Go(h.control)
