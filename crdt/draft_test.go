@@ -590,3 +590,23 @@ func TestLogOfTwoSides(t *testing.T) {
 		t.Errorf("the newest is of %d", newest.HLC)
 	}
 }
+
+// A value of a map that is hidden keeps nobody from putting beneath its place; one that is shown does.
+func TestHiddenValueOfMap(t *testing.T) {
+	r := NewReplica(State{Inc: 1, Cells: NewMapCells(), Clock: NewClock()})
+	d := r.Draft(1, seesAll)
+	if err := d.MapPut("m", []string{"a"}, nil, Lifetime{Expires: 5}); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.MapPut("m", []string{"z"}, nil, Lifetime{}); err != nil {
+		t.Fatal(err)
+	}
+	r.Commit(d)
+	if err := r.Draft(2, seesAll).MapPut("m", []string{"a", "b"}, nil, Lifetime{}); !errors.Is(err, ErrWrongType) {
+		t.Errorf("beneath a value: %v", err)
+	}
+	later := func(c *Cell) bool { return Visible(c, 10, OwnerAlive) == Shown }
+	if err := r.Draft(2, later).MapPut("m", []string{"a", "b"}, nil, Lifetime{}); err != nil {
+		t.Errorf("beneath a hidden value: %v", err)
+	}
+}

@@ -2,7 +2,6 @@ package keyspace
 
 import (
 	"encoding/binary"
-	"fmt"
 	"time"
 
 	"github.com/meshkv/meshkv/client"
@@ -66,5 +65,5 @@ func typeOf(kind crdt.Kind) client.Type {
 
 // wrongType is the error of a call for registers on a key that is none.
 func wrongType(kind crdt.Kind) error {
-	return fmt.Errorf("get: %w", client.WrongType(typeOf(kind), client.TypeRegister))
+	return client.WrongType(typeOf(kind), client.TypeRegister)
 }

@@ -2,6 +2,7 @@ package keyspace
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -161,4 +162,31 @@ func BenchmarkSetAdd(b *testing.B) {
 			}
 		})
 	}
+}
+
+// What is hidden above it does not change the type that a key shows: a put is refused as without it.
+func TestPutAboveAnotherType(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		p.cut()
+		if _, err := client.SetOf(p.b, "k").Add(t.Context(), "element"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // of the test's own clock: so the other one is newer
+		put(t, p.a, "k", "register", &client.PutOptions{TTL: time.Second})
+		p.now = time.Now()
+		p.link()
+		p.run(10 * time.Second)
+		time.Sleep(10 * time.Second)
+		p.a.Tick(time.Now())
+		if v, err := p.a.View(t.Context(), "k", nil); err != nil || v.Type != client.TypeSet {
+			t.Fatalf("the key shows %+v, %v, want a set", v, err)
+		}
+		if _, err := p.a.Put(t.Context(), "k", []byte("x"), nil); !errors.Is(err, client.ErrWrongType) {
+			t.Errorf("put: %v", err)
+		}
+		if _, err := p.a.Get(t.Context(), "k", &client.GetOptions{Siblings: true}); !errors.Is(err, client.ErrWrongType) {
+			t.Errorf("siblings: %v", err)
+		}
+	})
 }
