@@ -425,6 +425,10 @@ func TestBatchMeetsWhatIsKnown(t *testing.T) {
 		"a part": func(r *Replica) { // as an op of its own, which covers one of the dots
 			r.Apply(&Op{Dot: batch.More[0].Dot, Key: "s", Cell: batch.More[0], HLC: 1})
 		},
+		"a part that is gone": func(r *Replica) {
+			r.Apply(&Op{Dot: batch.More[1].Dot, Key: "s", Cell: batch.More[1], HLC: 1})
+			r.Apply(removal)
+		},
 		"itself": func(r *Replica) { r.Apply(batch) },
 	} {
 		b := NewReplica(State{Inc: 2, Cells: NewMapCells(), Clock: NewClock()})

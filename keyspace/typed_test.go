@@ -128,7 +128,14 @@ func TestElementsExpire(t *testing.T) {
 		if v, err := p.a.View(t.Context(), "s", nil); err != nil || v.Len != 1 || v.Version != first.Entry.Version {
 			t.Errorf("View: %+v, %v", v, err)
 		}
-		if ev := pass(time.Minute); ev.Type != client.EventDelete || ev.Reason != client.ReasonExpired {
+		third := add("third", time.Minute) // beside one that is hidden, and not collected yet
+		if third.Prev == nil || third.Prev.Version != first.Entry.Version {
+			t.Errorf("a third one: %+v, want the version %v before", third, first.Entry.Version)
+		}
+		if ev := pass(59 * time.Second); ev.Type != client.EventPut {
+			t.Errorf("when the first one expired: %+v", ev)
+		}
+		if ev := pass(2 * time.Second); ev.Type != client.EventDelete || ev.Reason != client.ReasonExpired {
 			t.Errorf("when the last one expired: %+v", ev)
 		}
 		if ev := add("again", 0); ev.Type != client.EventPut || ev.Prev != nil {
